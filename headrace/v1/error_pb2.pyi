@@ -1,0 +1,98 @@
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from typing import ClassVar as _ClassVar
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_UNSPECIFIED: _ClassVar[Reason]
+    REASON_INVALID_FIELD: _ClassVar[Reason]
+    REASON_MALFORMED_REQUEST: _ClassVar[Reason]
+    REASON_RESOURCE_NOT_FOUND: _ClassVar[Reason]
+    REASON_NAME_TAKEN: _ClassVar[Reason]
+    REASON_RESOURCE_IN_USE: _ClassVar[Reason]
+    REASON_STALE_ETAG: _ClassVar[Reason]
+    REASON_WRONG_STATE: _ClassVar[Reason]
+    REASON_NOT_YET: _ClassVar[Reason]
+    REASON_NOT_INSTALLED: _ClassVar[Reason]
+    REASON_OVERLOADED: _ClassVar[Reason]
+    REASON_SERVICE_UNAVAILABLE: _ClassVar[Reason]
+    REASON_KAFKA_UNAVAILABLE: _ClassVar[Reason]
+    REASON_DEADLINE: _ClassVar[Reason]
+    REASON_CANCELLED: _ClassVar[Reason]
+    REASON_INTERNAL_ERROR: _ClassVar[Reason]
+    REASON_STORAGE_UNAVAILABLE: _ClassVar[Reason]
+    REASON_KAFKA_FORBIDDEN: _ClassVar[Reason]
+    REASON_REQUEST_ID_REUSED: _ClassVar[Reason]
+    REASON_CODE_ERROR: _ClassVar[Reason]
+    REASON_NO_MODEL: _ClassVar[Reason]
+    REASON_UNKNOWN_ARGUMENT: _ClassVar[Reason]
+    REASON_NAN_LOSS: _ClassVar[Reason]
+    REASON_OUT_OF_MEMORY: _ClassVar[Reason]
+    REASON_WORKER_CRASHED: _ClassVar[Reason]
+    REASON_WORKER_PROTOCOL: _ClassVar[Reason]
+    REASON_OUTPUT_LIMIT: _ClassVar[Reason]
+    REASON_INVALID_RANGE: _ClassVar[Reason]
+    REASON_UNKNOWN_TOPIC: _ClassVar[Reason]
+    REASON_DATA_EXPIRED: _ClassVar[Reason]
+    REASON_DATA_INCOMPLETE: _ClassVar[Reason]
+    REASON_COUNT_MISMATCH: _ClassVar[Reason]
+    REASON_DECODE_ERROR: _ClassVar[Reason]
+    REASON_SCHEMA_MISMATCH: _ClassVar[Reason]
+    REASON_EMPTY_STREAM: _ClassVar[Reason]
+    REASON_OFFSET_EXPIRED: _ClassVar[Reason]
+    REASON_INVALID_FORMAT: _ClassVar[Reason]
+    REASON_NOT_DELIVERED: _ClassVar[Reason]
+    REASON_DIGEST_MISMATCH: _ClassVar[Reason]
+    REASON_DISK_FULL: _ClassVar[Reason]
+    REASON_CHECKPOINT_CORRUPT: _ClassVar[Reason]
+    REASON_NO_ARTIFACT: _ClassVar[Reason]
+    REASON_FENCED: _ClassVar[Reason]
+    REASON_WATCH_LAGGED: _ClassVar[Reason]
+    REASON_TOO_MANY_ATTEMPTS: _ClassVar[Reason]
+REASON_UNSPECIFIED: Reason
+REASON_INVALID_FIELD: Reason
+REASON_MALFORMED_REQUEST: Reason
+REASON_RESOURCE_NOT_FOUND: Reason
+REASON_NAME_TAKEN: Reason
+REASON_RESOURCE_IN_USE: Reason
+REASON_STALE_ETAG: Reason
+REASON_WRONG_STATE: Reason
+REASON_NOT_YET: Reason
+REASON_NOT_INSTALLED: Reason
+REASON_OVERLOADED: Reason
+REASON_SERVICE_UNAVAILABLE: Reason
+REASON_KAFKA_UNAVAILABLE: Reason
+REASON_DEADLINE: Reason
+REASON_CANCELLED: Reason
+REASON_INTERNAL_ERROR: Reason
+REASON_STORAGE_UNAVAILABLE: Reason
+REASON_KAFKA_FORBIDDEN: Reason
+REASON_REQUEST_ID_REUSED: Reason
+REASON_CODE_ERROR: Reason
+REASON_NO_MODEL: Reason
+REASON_UNKNOWN_ARGUMENT: Reason
+REASON_NAN_LOSS: Reason
+REASON_OUT_OF_MEMORY: Reason
+REASON_WORKER_CRASHED: Reason
+REASON_WORKER_PROTOCOL: Reason
+REASON_OUTPUT_LIMIT: Reason
+REASON_INVALID_RANGE: Reason
+REASON_UNKNOWN_TOPIC: Reason
+REASON_DATA_EXPIRED: Reason
+REASON_DATA_INCOMPLETE: Reason
+REASON_COUNT_MISMATCH: Reason
+REASON_DECODE_ERROR: Reason
+REASON_SCHEMA_MISMATCH: Reason
+REASON_EMPTY_STREAM: Reason
+REASON_OFFSET_EXPIRED: Reason
+REASON_INVALID_FORMAT: Reason
+REASON_NOT_DELIVERED: Reason
+REASON_DIGEST_MISMATCH: Reason
+REASON_DISK_FULL: Reason
+REASON_CHECKPOINT_CORRUPT: Reason
+REASON_NO_ARTIFACT: Reason
+REASON_FENCED: Reason
+REASON_WATCH_LAGGED: Reason
+REASON_TOO_MANY_ATTEMPTS: Reason
