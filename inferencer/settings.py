@@ -1,0 +1,25 @@
+"""What a replica is told by the process that starts it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Read once, in `__main__`, from the environment (`HEADRACE_` + the name in capitals)."""
+
+    address: str
+    """The control plane, HOST:PORT."""
+    kafka: str
+    """Bootstrap servers of the input and the output."""
+    inference_id: int
+    slot: int
+    """This replica's number, from 0. Its transactional id and its group instance id are made of it."""
+    attempt: int
+    """The running number of this slot's process; an older one is fenced."""
+    work_dir: Path
+    """For the model's artifact and the worker. Survives attempts."""
+    worker_memory_bytes: int = 0
+    """Limit of the worker; 0: none beyond the machine's."""
+    metrics_listen: str = ""
+    """HOST:PORT of the Prometheus endpoint; empty: none."""

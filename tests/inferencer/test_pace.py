@@ -1,0 +1,45 @@
+from inferencer.pace import MAX_INTERVAL_S, MIN_INTERVAL_S, CommitPace
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_nothing_is_due_without_an_open_transaction() -> None:
+    assert CommitPace().remaining_s(behind=True) == float("inf")
+
+
+def test_an_idle_transaction_is_due_after_the_shortest_interval() -> None:
+    clock = Clock()
+    pace = CommitPace(clock)
+    pace.opened()
+    assert pace.remaining_s(behind=False) == MIN_INTERVAL_S
+    clock.now += MIN_INTERVAL_S
+    assert pace.remaining_s(behind=False) == 0
+
+
+def test_costly_commits_become_rarer_within_the_bound() -> None:
+    clock = Clock()
+    pace = CommitPace(clock)
+    pace.opened()
+    pace.committed(0.01)
+    pace.opened()
+    assert abs(pace.remaining_s(behind=False) - 0.04) < 1e-9
+    pace.committed(5.0)
+    pace.opened()
+    assert pace.remaining_s(behind=False) == MAX_INTERVAL_S
+
+
+def test_a_replica_that_is_behind_takes_the_longest_interval_from_the_first_answer_on() -> None:
+    clock = Clock()
+    pace = CommitPace(clock)
+    pace.opened()
+    clock.now += 0.03
+    pace.opened()
+    assert abs(pace.remaining_s(behind=True) - (MAX_INTERVAL_S - 0.03)) < 1e-9
+    pace.aborted()
+    assert pace.remaining_s(behind=True) == float("inf")
