@@ -2,7 +2,7 @@
 
 A commit costs the broker about the same whatever it holds, so a transaction per batch would spend most of
 the throughput on commits. The pace keeps the time spent committing near a fixed share of all time: the
-interval is a multiple of what the last commit cost, within bounds, and the upper bound while records are waiting.
+interval is a multiple of what the last commit cost, within bounds, and the upper bound while records wait.
 """
 
 import time

@@ -1,3 +1,5 @@
+import pytest
+
 from inferencer.pace import MAX_INTERVAL_S, MIN_INTERVAL_S, CommitPace
 
 
@@ -17,9 +19,9 @@ def test_an_idle_transaction_is_due_after_the_shortest_interval() -> None:
     clock = Clock()
     pace = CommitPace(clock)
     pace.opened()
-    assert pace.remaining_s(behind=False) == MIN_INTERVAL_S
+    assert pace.remaining_s(behind=False) == pytest.approx(MIN_INTERVAL_S)
     clock.now += MIN_INTERVAL_S
-    assert pace.remaining_s(behind=False) == 0
+    assert pace.remaining_s(behind=False) == pytest.approx(0)
 
 
 def test_costly_commits_become_rarer_within_the_bound() -> None:
@@ -28,10 +30,10 @@ def test_costly_commits_become_rarer_within_the_bound() -> None:
     pace.opened()
     pace.committed(0.01)
     pace.opened()
-    assert abs(pace.remaining_s(behind=False) - 0.04) < 1e-9
+    assert pace.remaining_s(behind=False) == pytest.approx(0.04)
     pace.committed(5.0)
     pace.opened()
-    assert pace.remaining_s(behind=False) == MAX_INTERVAL_S
+    assert pace.remaining_s(behind=False) == pytest.approx(MAX_INTERVAL_S)
 
 
 def test_a_replica_that_is_behind_takes_the_longest_interval_from_the_first_answer_on() -> None:
@@ -40,6 +42,6 @@ def test_a_replica_that_is_behind_takes_the_longest_interval_from_the_first_answ
     pace.opened()
     clock.now += 0.03
     pace.opened()
-    assert abs(pace.remaining_s(behind=True) - (MAX_INTERVAL_S - 0.03)) < 1e-9
+    assert pace.remaining_s(behind=True) == pytest.approx(MAX_INTERVAL_S - 0.03)
     pace.aborted()
     assert pace.remaining_s(behind=True) == float("inf")
