@@ -45,7 +45,6 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_INVALID_FORMAT: _ClassVar[Reason]
     REASON_NOT_DELIVERED: _ClassVar[Reason]
     REASON_NAN_OUTPUT: _ClassVar[Reason]
-    REASON_TOO_MANY_BAD_RECORDS: _ClassVar[Reason]
     REASON_DIGEST_MISMATCH: _ClassVar[Reason]
     REASON_DISK_FULL: _ClassVar[Reason]
     REASON_CHECKPOINT_CORRUPT: _ClassVar[Reason]
@@ -92,7 +91,6 @@ REASON_OFFSET_EXPIRED: Reason
 REASON_INVALID_FORMAT: Reason
 REASON_NOT_DELIVERED: Reason
 REASON_NAN_OUTPUT: Reason
-REASON_TOO_MANY_BAD_RECORDS: Reason
 REASON_DIGEST_MISMATCH: Reason
 REASON_DISK_FULL: Reason
 REASON_CHECKPOINT_CORRUPT: Reason
