@@ -51,11 +51,13 @@ format: $(STAMP)  ## Format the Python code
 	@$(BIN)/python -c 'import google.api, pathlib, shutil; [shutil.copytree(p, ".build/googleapis/google/" + p.name, ignore=shutil.ignore_patterns("*.py", "*.pyi", "__pycache__"), dirs_exist_ok=True) for p in [pathlib.Path(q) for q in google.api.__path__] + [pathlib.Path(google.api.__path__[0]).parent / "rpc"]]'
 
 protos: .build/googleapis  ## Generate headrace/v1 from protos/
-	@$(BIN)/python -m grpc_tools.protoc -I protos -I .build/googleapis --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
+	@$(BIN)/python -m grpc_tools.protoc -I protos -I .build/googleapis --python_out=. --pyi_out=. --grpc_python_out=. \
+	  --include_source_info --descriptor_set_out=headrace/v1/api.binpb $(PROTOS)
 
 protos-check: .build/googleapis
 	@rm -rf .build/generated && mkdir -p .build/generated
 	@$(BIN)/python -m grpc_tools.protoc -I protos -I .build/googleapis --python_out=.build/generated --pyi_out=.build/generated --grpc_python_out=.build/generated $(PROTOS)
+	@$(BIN)/python -m grpc_tools.protoc -I protos -I .build/googleapis --include_source_info --descriptor_set_out=.build/generated/headrace/v1/api.binpb $(PROTOS)
 	@diff -rq -x __pycache__ -x __init__.py .build/generated/headrace/v1 headrace/v1 || { echo "headrace/v1 is not what protos/ say; run: make protos" >&2; exit 1; }
 
 web: $(WEB)/dist/index.html  ## Build the web pages
