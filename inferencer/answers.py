@@ -85,9 +85,7 @@ def answer_headers(copied: Sequence[Header] | None, model: bytes, source: bytes)
     return [*kept, (MODEL_HEADER, model), (SOURCE_HEADER, source)]
 
 
-def dead_letter_headers(
-    copied: Sequence[Header] | None, model: bytes, source: bytes, refusal: Refusal
-) -> list[Header]:
+def dead_letter_headers(copied: Sequence[Header] | None, model: bytes, source: bytes, refusal: Refusal) -> list[Header]:
     """The question's headers, then the reason, the source and the model."""
     kept = [header for header in copied or () if header[0] not in DEAD_LETTER_HEADERS]
     return [
