@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from google.protobuf import json_format
@@ -105,11 +105,22 @@ def set_scalar(message: Message, field: FieldDescriptor, value: Any) -> bool:
 
 def expected(field: FieldDescriptor) -> str:
     """What a value of the field looks like, in words."""
-    if field.type == _F.TYPE_ENUM:
+    if field.enum_type is not None:
         return "one of " + ", ".join(value.name for value in field.enum_type.values)
     if field.message_type is None:
         return _SCALARS[field.type]
     return _WELL_KNOWN.get(field.message_type.full_name, "an object")
+
+
+def type_of(message: Message) -> Descriptor:
+    """The message's descriptor."""
+    return cast(Descriptor, message.DESCRIPTOR)
+
+
+def inside(field: FieldDescriptor) -> Descriptor:
+    """The type of the messages that the field holds."""
+    assert field.message_type is not None
+    return field.message_type
 
 
 def is_leaf(field: FieldDescriptor) -> bool:
@@ -153,7 +164,7 @@ class _Reader:
     violations: list[FieldViolation] = field(default_factory=list)
 
     def read_message(self, value: Any, message: Message, path: str) -> None:
-        if is_well_known(message.DESCRIPTOR):
+        if is_well_known(type_of(message)):
             self._read_whole(value, message, path)
             return
         if not isinstance(value, dict):
@@ -173,9 +184,9 @@ class _Reader:
 
     def _read_named(self, name: str, value: Any, message: Message, path: str, seen: set[str]) -> None:
         where = f"{path}.{name}" if path else name
-        known = find_field(message.DESCRIPTOR, name)
+        known = find_field(type_of(message), name)
         if known is None:
-            self._refuse(where, unknown_field(message.DESCRIPTOR, name))
+            self._refuse(where, unknown_field(type_of(message), name))
             return
         rival = _rival(known, value, seen)
         if rival:
@@ -222,7 +233,7 @@ class _Reader:
             return
         if set_scalar(message, known, values):
             return
-        of_value = known.message_type.fields_by_name["value"]
+        of_value = inside(known).fields_by_name["value"]
         for key, value in values.items():
             if not set_scalar(message, known, {key: value}):
                 self._refuse(f"{where}.{key}", f"must be {expected(of_value)}, not {shown(value)}")
@@ -239,7 +250,7 @@ def to_json(message: Message) -> Any:
         value = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     except TypeError:
         value = json_format.MessageToDict(_without_unknown_details(message), always_print_fields_with_no_presence=True)
-    _add_nulls(message.DESCRIPTOR, value)
+    _add_nulls(type_of(message), value)
     return value
 
 
@@ -263,7 +274,7 @@ def _add_nulls(descriptor: Descriptor, value: Any) -> None:
 
 
 def _children(known: FieldDescriptor, value: Any) -> Iterator[tuple[Descriptor, Any]]:
-    kind = known.message_type
+    kind = inside(known)
     if is_map(known):
         of_value = kind.fields_by_name["value"].message_type
         if of_value is not None:
@@ -348,5 +359,5 @@ def _rival(known: FieldDescriptor, value: Any, seen: set[str]) -> str:
     return ""
 
 
-def _malformed(message: str, **facts: object) -> InvalidArgument:
+def _malformed(message: str, **facts: Any) -> InvalidArgument:
     return InvalidArgument(error_pb2.REASON_MALFORMED_REQUEST, message, **facts)

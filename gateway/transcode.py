@@ -57,7 +57,7 @@ def _fill_from_body(route: Route, message: Message, value: Any) -> list[FieldVio
         return messages.fill(message, value)
     target = getattr(message, route.body)
     target.SetInParent()
-    return messages.fill(target, value, messages.find_field(message.DESCRIPTOR, route.body).json_name)  # type: ignore[union-attr]
+    return messages.fill(target, value, _field(message, route.body).json_name)
 
 
 def _fill_from_path(match: Match, message: Message) -> list[FieldViolation]:
@@ -88,7 +88,7 @@ def _fill_from_query(route: Route, message: Message, query: Sequence[tuple[str, 
 
 def _set_from_query(route: Route, message: Message, name: str, texts: list[str]) -> str:
     """Sets one field from the query; what is wrong with it, or an empty text."""
-    found = _find(message.DESCRIPTOR, name.split("."))
+    found = _find(messages.type_of(message), name.split("."))
     if isinstance(found, str):
         return found
     path = ".".join(field.name for field in found)
@@ -121,7 +121,7 @@ def _find(descriptor: Descriptor, names: Sequence[str]) -> list[FieldDescriptor]
     for name in names:
         if fields and (fields[-1].is_repeated or messages.is_leaf(fields[-1])):
             return f"{fields[-1].json_name} has no fields inside it"
-        inside = fields[-1].message_type if fields else descriptor
+        inside = messages.inside(fields[-1]) if fields else descriptor
         field = messages.find_field(inside, name)
         if field is None:
             return messages.unknown_field(inside, name)
@@ -133,7 +133,11 @@ def _walk(message: Message, names: Sequence[str]) -> tuple[Message, FieldDescrip
     """The message that holds the last field of a path of proto names, and that field."""
     for name in names[:-1]:
         message = getattr(message, name)
-    return message, message.DESCRIPTOR.fields_by_name[names[-1]]
+    return message, _field(message, names[-1])
+
+
+def _field(message: Message, name: str) -> FieldDescriptor:
+    return messages.type_of(message).fields_by_name[name]
 
 
 def _infer_update_mask(route: Route, message: Message, value: Any) -> None:
@@ -143,8 +147,7 @@ def _infer_update_mask(route: Route, message: Message, value: Any) -> None:
         return
     mask = getattr(message, _UPDATE_MASK)
     if not mask.paths:
-        body = message.DESCRIPTOR.fields_by_name[route.body]
-        mask.paths.extend(_paths(body.message_type, value))
+        mask.paths.extend(_paths(messages.inside(_field(message, route.body)), value))
 
 
 def _paths(descriptor: Descriptor, value: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -155,7 +158,7 @@ def _paths(descriptor: Descriptor, value: dict[str, Any], prefix: str = "") -> I
             continue
         path = prefix + field.name
         if isinstance(item, dict) and item and not (messages.is_leaf(field) or messages.is_map(field)):
-            yield from _paths(field.message_type, item, path + ".")
+            yield from _paths(messages.inside(field), item, path + ".")
         else:
             yield path
 
