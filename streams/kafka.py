@@ -1,0 +1,292 @@
+"""Kafka clients with our defaults, and Kafka's errors as ours."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from headrace.errors import (
+    Aborted,
+    HeadraceError,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
+from headrace.v1 import error_pb2
+
+__all__ = [
+    "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "ensure_topics",
+    "kafka_errors", "log_ends", "partitions_of", "topic_config", "unknown_topic", "watermarks",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+# What librdkafka says; at WARNING it repeats every failed connection.
+client_log = logging.getLogger(f"{__name__}.client")
+
+REQUEST_TIMEOUT_S = 10.0
+ErrorCallback = Callable[[KafkaError], None]
+
+_COMMON: Mapping[str, Any] = {
+    "client.id": "headrace",
+    # A broker that restarts is found within a second (default: up to ten).
+    "reconnect.backoff.max.ms": 1000,
+    "socket.keepalive.enable": True,
+}
+_CONSUMER: Mapping[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "isolation.level": "read_committed",
+    # An offset that is known and gone is an error, never a silent jump.
+    "auto.offset.reset": "error",
+    "allow.auto.create.topics": False,
+    # librdkafka stops fetching for this long whenever its queue is full (default: 1 s).
+    "fetch.queue.backoff.ms": 10,
+}
+_PRODUCER: Mapping[str, Any] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "compression.type": "lz4",
+}
+
+
+@dataclass(frozen=True)
+class KafkaSettings:
+    """Where the cluster is, and what every client of it gets (security, for instance).
+
+    bootstrap_servers: `host:port`, several joined by commas.
+    options: librdkafka's properties; they win over our defaults.
+    """
+
+    bootstrap_servers: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def consumer(self, settings: Mapping[str, Any] | None = None, *, error_cb: ErrorCallback | None = None) -> Consumer:
+        """A consumer that commits nothing by itself, sees committed records only and never jumps.
+
+        The caller closes it.
+        """
+        group = {"group.id": "headrace"}  # librdkafka wants one, also where partitions are assigned by hand
+        return Consumer({**group, **self._config(_CONSUMER, settings, error_cb)}, logger=client_log)
+
+    def producer(self, settings: Mapping[str, Any] | None = None, *, error_cb: ErrorCallback | None = None) -> Producer:
+        """An idempotent producer (`acks=all`)."""
+        return Producer(self._config(_PRODUCER, settings, error_cb), logger=client_log)
+
+    def admin(self) -> AdminClient:
+        return AdminClient(self._config({}, None, None), logger=client_log)
+
+    def _config(
+        self, defaults: Mapping[str, Any], settings: Mapping[str, Any] | None, error_cb: ErrorCallback | None
+    ) -> dict[str, Any]:
+        servers = {"bootstrap.servers": self.bootstrap_servers, "error_cb": error_cb or _ignore_error}
+        return {**_COMMON, **servers, **defaults, **self.options, **(settings or {})}
+
+
+class LogEnds(NamedTuple):
+    """Where a partition's log begins and ends.
+
+    low: the first offset that is still there.
+    high: the next offset to be written.
+    stable: what read_committed readers see ends here (the last stable offset); behind `high` while a
+        transaction is open.
+    """
+
+    low: int
+    high: int
+    stable: int
+
+
+def await_kafka(settings: KafkaSettings, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+    """Return once the cluster answers; raise Unavailable (KAFKA_UNAVAILABLE) after `timeout_s`."""
+    with kafka_errors(settings):
+        if not settings.admin().list_topics(timeout=timeout_s).brokers:
+            raise Unavailable(
+                error_pb2.REASON_KAFKA_UNAVAILABLE,
+                f"the Kafka cluster at {settings.bootstrap_servers} has no broker",
+                bootstrap_servers=settings.bootstrap_servers,
+            )
+
+
+def ensure_topics(
+    settings: KafkaSettings,
+    topics: Mapping[str, int],
+    timeout_s: float = 30.0,
+    config: Mapping[str, str] | None = None,
+) -> None:
+    """Create the topics (name → partitions) that are missing and return when they can be used.
+
+    Topics that exist stay as they are, whatever their number of partitions and configuration.
+    """
+    new = [NewTopic(name, num_partitions=count, config=dict(config or {})) for name, count in topics.items()]
+    admin = settings.admin()  # it has to live as long as its answers are waited for
+    for name, created in admin.create_topics(new, operation_timeout=timeout_s).items():
+        with kafka_errors(settings, topic=name):
+            try:
+                created.result(timeout_s)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+    deadline = time.monotonic() + timeout_s
+    for name in topics:
+        _await_topic(settings, name, deadline)
+
+
+def _await_topic(settings: KafkaSettings, topic: str, deadline: float) -> None:
+    """A created topic takes a moment to reach every broker's metadata."""
+    while True:
+        try:
+            partitions_of(settings, topic)
+            return
+        except NotFound:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def partitions_of(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> list[int]:
+    """The topic's partitions in order. Raises NotFound (UNKNOWN_TOPIC) if it does not exist."""
+    # All topics are asked for: a question by name from an admin client, a producer underneath, would create it.
+    with kafka_errors(settings, topic=topic):
+        found = settings.admin().list_topics(timeout=timeout_s).topics.get(topic)
+        if found is None:
+            raise unknown_topic(topic)
+        if found.error is not None:
+            raise KafkaException(found.error)
+    return sorted(found.partitions)
+
+
+def log_ends(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[int, LogEnds]:
+    """Where each partition of the topic begins and ends. Raises NotFound (UNKNOWN_TOPIC), Unavailable."""
+    partitions = [TopicPartition(topic, number) for number in partitions_of(settings, topic, timeout_s)]
+    admin = settings.admin()
+
+    def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[int, int]:
+        asked = admin.list_offsets(
+            dict.fromkeys(partitions, spec), isolation_level=isolation, request_timeout=timeout_s
+        )
+        return {partition.partition: answer.result(timeout_s).offset for partition, answer in asked.items()}
+
+    with kafka_errors(settings, topic=topic):
+        low = ask(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
+        high = ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+        stable = ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+    return {number: LogEnds(low[number], high[number], stable[number]) for number in low}
+
+
+def watermarks(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[int, tuple[int, int]]:
+    """(first offset still there, next offset to be written) of each partition."""
+    return {number: (ends.low, ends.high) for number, ends in log_ends(settings, topic, timeout_s).items()}
+
+
+def topic_config(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, str]:
+    """The topic's configuration, defaults included."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    admin = settings.admin()
+    with kafka_errors(settings, topic=topic):
+        (answer,) = admin.describe_configs([resource], request_timeout=timeout_s).values()
+        entries = answer.result(timeout_s)
+    return {name: entry.value for name, entry in entries.items()}
+
+
+def _ignore_error(error: KafkaError) -> None:
+    """librdkafka tells of every lost connection; what matters comes back from the call that failed."""
+    log.debug("kafka client error", extra={"error": str(error)})
+
+
+_UNAVAILABLE = frozenset({
+    KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT_QUEUE, KafkaError._MSG_TIMED_OUT, KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.BROKER_NOT_AVAILABLE, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR,
+    KafkaError.NETWORK_EXCEPTION, KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    KafkaError.NOT_CONTROLLER, KafkaError.KAFKA_STORAGE_ERROR, KafkaError._WAIT_COORD,
+})  # fmt: skip
+_UNKNOWN_TOPIC = frozenset({
+    KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,
+})  # fmt: skip
+_FORBIDDEN = frozenset({
+    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL,
+})  # fmt: skip
+_FENCED = frozenset({
+    KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.FENCED_INSTANCE_ID, KafkaError._FENCED,
+})  # fmt: skip
+_INVALID = frozenset({
+    KafkaError.TOPIC_EXCEPTION, KafkaError.INVALID_PARTITIONS, KafkaError.INVALID_CONFIG,
+    KafkaError.POLICY_VIOLATION, KafkaError._INVALID_ARG, KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_REPLICATION_FACTOR,
+})  # fmt: skip
+
+
+@contextmanager
+def kafka_errors(settings: KafkaSettings, **facts: Any) -> Iterator[None]:
+    """Turn what confluent-kafka raises inside into a HeadraceError; `facts` (topic, group, …) go with it."""
+    try:
+        yield
+    except KafkaException as error:
+        raise as_headrace_error(error.args[0], settings, **facts) from error
+    except TimeoutError as error:  # of an admin client's future
+        raise _unavailable(settings, "no answer in time", facts) from error
+
+
+def as_headrace_error(error: KafkaError, settings: KafkaSettings, **facts: Any) -> HeadraceError:
+    """The HeadraceError for an error of Kafka or librdkafka, its name as `kafka_error` in the metadata."""
+    facts = {**facts, "kafka_error": error.name()}
+    about = "".join(f" ({name} {facts[name]})" for name in ("topic", "group") if name in facts)
+    code, text = error.code(), error.str()
+    if code in _UNKNOWN_TOPIC:
+        return NotFound(
+            error_pb2.REASON_UNKNOWN_TOPIC, f"Kafka knows no such topic or partition{about}: {text}", **facts
+        )
+    if code in _FORBIDDEN:
+        return PermissionDenied(
+            error_pb2.REASON_KAFKA_FORBIDDEN,
+            f"Kafka refuses this{about}: {text}; give the principal the access, or use other credentials",
+            **facts,
+        )
+    if code in _FENCED:
+        return Aborted(error_pb2.REASON_FENCED, f"another client has taken over{about}: {text}", **facts)
+    if code in _INVALID:
+        return InvalidArgument(error_pb2.REASON_INVALID_FIELD, f"Kafka takes this for invalid{about}: {text}", **facts)
+    if code in _UNAVAILABLE or error.retriable():
+        return _unavailable(settings, text, facts)
+    return Internal(error_pb2.REASON_INTERNAL_ERROR, f"Kafka failed{about}: {error.name()}: {text}", **facts)
+
+
+def unknown_topic(topic: str, partition: int | None = None) -> NotFound:
+    """There is no such topic, or it has no such partition."""
+    if partition is None:
+        return NotFound(error_pb2.REASON_UNKNOWN_TOPIC, f"there is no topic {topic!r}", topic=topic)
+    message = f"the topic {topic!r} has no partition {partition}"
+    return NotFound(error_pb2.REASON_UNKNOWN_TOPIC, message, topic=topic, partition=partition)
+
+
+def _unavailable(settings: KafkaSettings, text: str, facts: Mapping[str, Any]) -> Unavailable:
+    servers = settings.bootstrap_servers
+    message = f"the Kafka cluster at {servers} does not answer: {text}"
+    return Unavailable(error_pb2.REASON_KAFKA_UNAVAILABLE, message, **{"bootstrap_servers": servers, **facts})
