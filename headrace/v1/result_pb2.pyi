@@ -5,6 +5,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
 from headrace.v1 import deployment_pb2 as _deployment_pb2
+from headrace.v1 import model_pb2 as _model_pb2
 from headrace.v1 import stream_pb2 as _stream_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -91,7 +92,7 @@ class SplitSizes(_message.Message):
     def __init__(self, training: _Optional[int] = ..., validation: _Optional[int] = ..., test: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "deployment_id", "model_id", "version", "attempt", "state", "error", "progress", "metrics", "training_time", "reading_time", "stream", "settings", "artifacts", "confusion_matrix", "code_sha256", "framework_version", "sandbox_level", "aliases", "model_name", "split_sizes", "decode_error_count", "start_time", "end_time")
+    __slots__ = ("id", "create_time", "update_time", "deployment_id", "model_id", "version", "attempt", "state", "error", "progress", "metrics", "training_time", "reading_time", "stream", "settings", "artifacts", "confusion_matrix", "code_sha256", "framework_version", "sandbox_level", "aliases", "model_name", "split_sizes", "decode_error_count", "start_time", "end_time", "framework", "imports", "code")
     ID_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +119,9 @@ class Result(_message.Message):
     DECODE_ERROR_COUNT_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
+    FRAMEWORK_FIELD_NUMBER: _ClassVar[int]
+    IMPORTS_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
@@ -144,7 +148,10 @@ class Result(_message.Message):
     decode_error_count: int
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., model_id: _Optional[int] = ..., version: _Optional[int] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[_deployment_pb2.State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., metrics: _Optional[_Union[SplitMetrics, _Mapping]] = ..., training_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reading_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[_Union[_stream_pb2.Stream, _Mapping]] = ..., settings: _Optional[_Union[_deployment_pb2.TrainingSettings, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., confusion_matrix: _Optional[_Union[ConfusionMatrix, _Mapping]] = ..., code_sha256: _Optional[str] = ..., framework_version: _Optional[str] = ..., sandbox_level: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., model_name: _Optional[str] = ..., split_sizes: _Optional[_Union[SplitSizes, _Mapping]] = ..., decode_error_count: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    framework: _model_pb2.Framework
+    imports: str
+    code: str
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., model_id: _Optional[int] = ..., version: _Optional[int] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[_deployment_pb2.State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., metrics: _Optional[_Union[SplitMetrics, _Mapping]] = ..., training_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reading_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[_Union[_stream_pb2.Stream, _Mapping]] = ..., settings: _Optional[_Union[_deployment_pb2.TrainingSettings, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., confusion_matrix: _Optional[_Union[ConfusionMatrix, _Mapping]] = ..., code_sha256: _Optional[str] = ..., framework_version: _Optional[str] = ..., sandbox_level: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., model_name: _Optional[str] = ..., split_sizes: _Optional[_Union[SplitSizes, _Mapping]] = ..., decode_error_count: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., framework: _Optional[_Union[_model_pb2.Framework, str]] = ..., imports: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
 
 class Epoch(_message.Message):
     __slots__ = ("result_id", "attempt", "number", "metrics", "step", "end_time")
