@@ -1,0 +1,67 @@
+"""Named places where tests make a process fail.
+
+`HEADRACE_FAIL="after_produce:exit@3,before_commit:hang@1"` ends the process at the third pass of `after_produce`
+and stops it for ever at the first pass of `before_commit`. Actions: `exit` (SIGKILL), `hang`, `raise`, and
+`delay@N=SECONDS`. With `HEADRACE_FAIL_FOLDER` each entry fires once per folder, so that a process that was started
+again goes on. Unset, a failpoint costs one look into an empty dictionary.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from headrace.errors import Internal
+from headrace.v1 import error_pb2
+
+
+class _Failpoint:
+    def __init__(self, name: str, action: str, at: int, argument: str) -> None:
+        self._name, self._action, self._at, self._argument = name, action, at, argument
+        self._passes = 0
+
+    def hit(self) -> None:
+        self._passes += 1
+        if self._passes == self._at and self._first_time():
+            self._fire()
+
+    def _first_time(self) -> bool:
+        folder = os.environ.get("HEADRACE_FAIL_FOLDER")
+        if not folder:
+            return True
+        try:
+            (Path(folder) / f"{self._name}.{self._action}.{self._at}").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def _fire(self) -> None:
+        if self._action == "exit":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self._action == "hang":
+            while True:
+                signal.pause()
+        elif self._action == "raise":
+            raise Internal(error_pb2.REASON_INTERNAL_ERROR, f"failpoint {self._name}", failpoint=self._name)
+        else:
+            time.sleep(float(self._argument or "0.1"))
+
+
+def _parse(text: str) -> Mapping[str, _Failpoint]:
+    points = {}
+    for entry in filter(None, text.split(",")):
+        name, _, rest = entry.partition(":")
+        rest, _, argument = rest.partition("=")
+        action, _, at = rest.partition("@")
+        points[name] = _Failpoint(name, action, int(at or "1"), argument)
+    return points
+
+
+_points = _parse(os.environ.get("HEADRACE_FAIL", ""))
+
+
+def fail_at(name: str) -> None:
+    """A place where a test may have this process fail."""
+    if point := _points.get(name):
+        point.hit()

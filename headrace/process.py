@@ -1,0 +1,68 @@
+"""The life of a process: signals, its parent's death, exit codes."""
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from headrace.errors import HeadraceError
+from headrace.settings import SettingsError
+
+log = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_BUG = 1
+EXIT_USAGE = 2
+EXIT_FAILED = 10
+EXIT_FENCED = 11
+EXIT_RETRY = 75
+
+_PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set. Only in the main thread."""
+    stop = threading.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def die_with_parent(parent_pid: int | None = None, number: int = signal.SIGKILL) -> None:
+    """Has the kernel send `number` to this process when its parent dies (Linux).
+
+    `parent_pid`: who the parent should be; if it is another already, it died before this call, and so do we.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if parent_pid is not None and os.getppid() != parent_pid:
+        os.kill(os.getpid(), number)
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Runs a service's main and exits with its code; what it raises becomes one line and an exit code."""
+    try:
+        code = main() or EXIT_OK
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        code = EXIT_USAGE
+    except HeadraceError as error:
+        log.error("stopped", extra={"reason": error.reason_name, "cause": error.message, **error.metadata})
+        code = EXIT_FAILED
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except Exception:
+        log.exception("stopped by a bug")
+        code = EXIT_BUG
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)

@@ -1,0 +1,35 @@
+"""What tests share: waiting for a condition, free ports."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(condition: Callable[[], T], *, timeout_s: float = 10.0, every_s: float = 0.05) -> T:
+    """The first truthy value of `condition`. The only place in the tests that waits by the clock.
+
+    An AssertionError of the condition counts as "not yet"; the last one is raised when the time is over.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            value = condition()
+            if value:
+                return value
+            problem: AssertionError | None = None
+        except AssertionError as error:
+            problem = error
+        if time.monotonic() > deadline:
+            raise problem or AssertionError(f"not within {timeout_s} s; the last value was {value!r}")
+        time.sleep(every_s)
+
+
+def free_port() -> int:
+    """A port that nothing uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
