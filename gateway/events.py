@@ -73,7 +73,7 @@ class Feed:
 
 
 async def json_lines(first: Message | Pause, feed: Feed) -> AsyncIterator[bytes]:
-    """The rest of a feed, with its first item, as JSON lines. Closes the feed."""
+    """The rest of a feed, with its first item, as JSON lines."""
     try:
         item = first
         while item is not Pause.ENDED:
@@ -82,12 +82,10 @@ async def json_lines(first: Message | Pause, feed: Feed) -> AsyncIterator[bytes]
             item = await feed.next(None)
     except HeadraceError as error:
         yield _line({"error": errors.status_json(error)})
-    finally:
-        await feed.close()
 
 
 async def server_sent(first: Message | Pause, feed: Feed, keep_alive_s: float) -> AsyncIterator[bytes]:
-    """The rest of a feed, with its first item, as server-sent events. Closes the feed."""
+    """The rest of a feed, with its first item, as server-sent events."""
     yield b"retry: %d\n\n" % RECONNECT_MS
     try:
         item = first
@@ -97,21 +95,16 @@ async def server_sent(first: Message | Pause, feed: Feed, keep_alive_s: float) -
         yield b"event: end\ndata: {}\n\n"
     except HeadraceError as error:
         yield _failure(error)
-    finally:
-        await feed.close()
 
 
 async def raw_bytes(first: Message | Pause, feed: Feed) -> AsyncIterator[bytes]:
     """The data of a feed of HttpBody. A failure is raised: the connection is cut, so that no client takes a part for
     the whole."""
-    try:
-        item = first
-        while item is not Pause.ENDED:
-            if isinstance(item, Message):
-                yield item.data  # type: ignore[attr-defined]
-            item = await feed.next(None)
-    finally:
-        await feed.close()
+    item = first
+    while item is not Pause.ENDED:
+        if isinstance(item, Message):
+            yield item.data  # type: ignore[attr-defined]
+        item = await feed.next(None)
 
 
 def _line(value: Any) -> bytes:

@@ -86,9 +86,8 @@ def verbs_of(raw_path: str) -> list[str]:
 
 @cache
 def routes() -> Sequence[Route]:
-    """Every route. Those with a custom verb (`:watch`) come first: a bare `{id}` would swallow the verb."""
-    found = [route for file in api_files() for method in _methods(file) for route in _routes_of(method)]
-    return tuple(sorted(found, key=lambda route: ":" not in route.template))
+    """Every route."""
+    return tuple(route for file in api_files() for method in _methods(file) for route in _routes_of(method))
 
 
 @cache
@@ -120,5 +119,7 @@ def _route(method: MethodDescriptor, rule: http_pb2.HttpRule, binding: int) -> R
     literals = _PARAMETER.split(template)[::2]
     if any(brace in literal for literal in literals for brace in "{}*"):
         raise ValueError(f"{method.full_name}: the path {template} has wildcards, which this gateway does not know")
-    pattern = re.compile("([^/]+)".join(re.escape(literal) for literal in literals))
-    return Route(verb.upper(), template, rule.body, method, binding, fields, pattern)
+    pattern = "([^/]+)".join(re.escape(literal) for literal in literals)
+    if template.endswith("}"):
+        pattern = pattern.removesuffix("([^/]+)") + "([^/:]+)"  # what follows a colon would be a verb
+    return Route(verb.upper(), template, rule.body, method, binding, fields, re.compile(pattern))
