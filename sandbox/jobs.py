@@ -1,0 +1,104 @@
+"""What a feeder asks of its worker and what it gets: plain values, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from headrace.v1 import code_executor_pb2, model_pb2
+
+# One array file, or one per named input.
+Columns = Path | Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """What the code made."""
+
+    signature: model_pb2.Signature
+    framework_version: str
+    """Such as `tensorflow 2.21.0, keras 3.15.1`."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is right and wrong about arguments of `fit` and `evaluate`. No diagnostics: they can be used."""
+
+    diagnostics: list[code_executor_pb2.Diagnostic]
+    known_fit_args: list[str]
+    known_evaluate_args: list[str]
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """A training of the model that was built. The files stay as they are while it runs; they are mapped, not copied."""
+
+    samples: Columns
+    """.npy, shape (rows, …)."""
+    labels: Columns | None
+    """.npy, shape (rows,) or (rows, …). None: the model needs none."""
+    training_rows: Path | None = None
+    """.npy of int64: the rows to train on, in any order. None: all."""
+    validation_rows: Path | None = None
+    """The same for the validation after each epoch. None or empty: none."""
+    batch_size: int = 32
+    fit_args: str = ""
+    evaluate_args: str = ""
+    seed: int = 0
+    keep_integers: bool = False
+    """PyTorch: integer samples stay integers. Otherwise they become float32."""
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """Where the training is; at most two of these a second."""
+
+    epoch: int
+    """From 1."""
+    epochs: int
+    step: int
+    """Steps done in this epoch."""
+    steps: int
+    rows_per_second: float
+
+
+@dataclass(frozen=True)
+class FitEpoch:
+    """An epoch that has ended."""
+
+    number: int
+    """From 1."""
+    metrics: dict[str, dict[str, float]]
+    """By split (`training`, `validation`), then by the framework's name of the metric."""
+    step: int
+    """Steps done since the training began."""
+
+
+class Confusion(NamedTuple):
+    """How often class i was answered with class j: counts[i, j]."""
+
+    labels: list[str]
+    counts: np.ndarray
+    """int64, shape (classes, classes)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a trained model on some rows."""
+
+    metrics: dict[str, float]
+    confusion: Confusion | None
+    """None where not asked for, and for what is no classifier."""
+
+
+@dataclass(frozen=True)
+class SavedFile:
+    """A file that the worker wrote."""
+
+    name: str
+    path: Path
+    media_type: str
