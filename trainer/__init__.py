@@ -1,0 +1,1 @@
+"""One run of one model: waits for its stream, reads it, trains, reports, uploads, and ends."""
