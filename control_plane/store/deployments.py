@@ -1,0 +1,167 @@
+"""Queries of deployments (trainings)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from control_plane.store import changes, results
+from control_plane.store.changes import Kind
+from control_plane.store.clock import now_us
+from control_plane.store.lookups import in_use, row_of
+from control_plane.store.rows import deployment_message
+from control_plane.store.states import FINAL_STATES, is_final, state_name
+from control_plane.store.tables import (
+    ConfigurationRow,
+    DeploymentRow,
+    InferenceRow,
+    MemberRow,
+    ModelRow,
+    ResultRow,
+    StreamRow,
+)
+from headrace.errors import FailedPrecondition
+from headrace.v1 import deployment_pb2, error_pb2
+
+
+def create(deployment: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
+    """Store a training and one result per model, in one transaction.
+
+    `settings` are complete (the seed is chosen). Without a `stream_id`, the newest stream that was announced for this
+    id is taken, if there is one already. Raises NotFound for the configuration or the stream.
+    """
+    row_of(ConfigurationRow, deployment.configuration_id)
+    if deployment.stream_id:
+        row_of(StreamRow, deployment.stream_id)
+    now = now_us()
+    row = DeploymentRow.create(
+        create_time=now,
+        update_time=now,
+        configuration_id=deployment.configuration_id,
+        description=deployment.description,
+        settings_pb=deployment.settings.SerializeToString(),
+        stream_id=deployment.stream_id or None,
+        resources_pb=deployment.resources.SerializeToString(),
+        kafka_cluster=deployment.kafka_cluster,
+        state=deployment_pb2.STATE_CREATED,
+    )
+    if row.stream_id is None:
+        _take_early_stream(row)
+    for model in _models(deployment.configuration_id):
+        results.create(row, model, deployment.settings)
+    changes.note(Kind.DEPLOYMENT, row.id)
+    return get(row.id)
+
+
+def get(id: int) -> deployment_pb2.Deployment:
+    return deployment_message(row_of(DeploymentRow, id), _result_ids([id])[id])
+
+
+def page(
+    *, before_id: int | None, limit: int, configuration_id: int = 0, state: int = 0
+) -> list[deployment_pb2.Deployment]:
+    """Newest first, those with an id below `before_id`."""
+    query = DeploymentRow.select().order_by(DeploymentRow.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(DeploymentRow.id < before_id)
+    if configuration_id:
+        query = query.where(DeploymentRow.configuration_id == configuration_id)
+    if state:
+        query = query.where(DeploymentRow.state == state)
+    rows = list(query)
+    result_ids = _result_ids([row.id for row in rows])
+    return [deployment_message(row, result_ids[row.id]) for row in rows]
+
+
+def cancel(id: int) -> deployment_pb2.Deployment:
+    """Ask every result that has not ended to stop; FailedPrecondition when all have ended as something else."""
+    row = row_of(DeploymentRow, id)
+    if row.state in (deployment_pb2.STATE_FINISHED, deployment_pb2.STATE_FAILED):
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"the deployment {id} is {state_name(row.state)} already; only one that runs can be cancelled",
+            resource="deployment",
+            id=id,
+            state=state_name(row.state),
+        )
+    for result in _active_results(id):
+        results.set_state(result.id, deployment_pb2.STATE_CANCELLING)
+    return get(id)
+
+
+def delete(id: int) -> list[str]:
+    """Delete an ended training with its results; returns the SHA-256 of artifacts that nothing refers to any more.
+
+    Raises FailedPrecondition while it runs, or while an inference or an alias uses one of its results.
+    """
+    row = row_of(DeploymentRow, id)
+    if not is_final(row.state):
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"the deployment {id} is {state_name(row.state)}; cancel it first, or delete it with force",
+            resource="deployment",
+            id=id,
+            state=state_name(row.state),
+        )
+    orphans: list[str] = []
+    for result in ResultRow.select(ResultRow.id).where(ResultRow.deployment_id == id):
+        orphans += results.delete(result.id)
+    row.delete_instance()
+    changes.note(Kind.DEPLOYMENT, id)
+    return orphans
+
+
+def users(id: int) -> list[int]:
+    """Inferences that serve a result of this training."""
+    query = InferenceRow.select(InferenceRow.id).join(ResultRow, on=(InferenceRow.result_id == ResultRow.id))
+    return [row.id for row in query.where(ResultRow.deployment_id == id)]
+
+
+def check_unused(id: int) -> None:
+    """Raises FailedPrecondition when an inference serves one of its results."""
+    if found := users(id):
+        raise in_use("deployment", id, "inference", found)
+
+
+def offer_stream(deployment_id: int, stream_id: int) -> bool:
+    """Give a deployment the stream announced for it, if it exists, runs and has none."""
+    row = DeploymentRow.get_or_none(DeploymentRow.id == deployment_id)
+    if row is None or row.stream_id is not None or is_final(row.state):
+        return False
+    row.stream_id = stream_id
+    row.update_time = now_us()
+    row.save()
+    changes.note(Kind.DEPLOYMENT, deployment_id)
+    return True
+
+
+def stream_id(id: int) -> int:
+    """The stream that it trains on; 0 while it has none."""
+    return row_of(DeploymentRow, id).stream_id or 0
+
+
+def _take_early_stream(row: DeploymentRow) -> None:
+    early = StreamRow.select(StreamRow.id).where(StreamRow.deployment_id == row.id)
+    newest = early.order_by(StreamRow.id.desc()).first()
+    if newest is not None:
+        row.stream_id = newest.id
+        row.save()
+
+
+def _models(configuration_id: int) -> list[ModelRow]:
+    query = ModelRow.select().join(MemberRow, on=(MemberRow.model_id == ModelRow.id))
+    return list(query.where(MemberRow.configuration_id == configuration_id).order_by(MemberRow.position))
+
+
+def _result_ids(ids: Sequence[int]) -> dict[int, list[int]]:
+    """Deployment id to the ids of its results, in the order of the configuration."""
+    found: dict[int, list[int]] = defaultdict(list)
+    query = ResultRow.select(ResultRow.id, ResultRow.deployment_id).where(ResultRow.deployment_id.in_(ids))
+    for row in query.order_by(ResultRow.id):
+        found[row.deployment_id].append(row.id)
+    return found
+
+
+def _active_results(id: int) -> list[ResultRow]:
+    query = ResultRow.select().where(ResultRow.deployment_id == id, ResultRow.state.not_in(FINAL_STATES))
+    return list(query.order_by(ResultRow.id))

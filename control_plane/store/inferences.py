@@ -1,0 +1,275 @@
+"""Queries of inferences and their replicas."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from google.rpc import status_pb2
+
+from control_plane.store import changes
+from control_plane.store.changes import Kind
+from control_plane.store.clock import now_us
+from control_plane.store.lookups import check_etag, check_name_free, row_of
+from control_plane.store.rows import error_bytes, inference_message
+from control_plane.store.states import FINAL_INFERENCE_STATES, inference_state_name
+from control_plane.store.tables import InferenceRow, ReplicaRow, ResultRow
+from headrace.errors import FailedPrecondition
+from headrace.v1 import error_pb2, inference_pb2
+
+# What the server knows better than the stored message: kept in columns, or computed.
+_NOT_STORED = (
+    "id",
+    "create_time",
+    "update_time",
+    "state",
+    "error",
+    "replica_states",
+    "etag",
+    "model_name",
+    "model_version",
+)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """The reconciler's view of one slot."""
+
+    inference_id: int
+    slot: int
+    attempt: int
+    state: int
+    restart_count: int
+    failure_count: int
+    retry_time_us: int | None
+    report_time_us: int | None
+
+
+def create(inference: inference_pb2.Inference) -> inference_pb2.Inference:
+    """Store an inference whose defaults are filled in, STARTING, with a row per replica."""
+    check_name_free(InferenceRow, inference.name)
+    row_of(ResultRow, inference.result_id)
+    now = now_us()
+    row = InferenceRow.create(
+        create_time=now,
+        update_time=now,
+        state=inference_pb2.INFERENCE_STATE_STARTING,
+        **_columns(inference),
+    )
+    _fit_replicas(row)
+    changes.note(Kind.INFERENCE, row.id)
+    return get(row.id)
+
+
+def get(id: int) -> inference_pb2.Inference:
+    return _messages([row_of(InferenceRow, id)])[0]
+
+
+def page(
+    *, before_id: int | None, limit: int, state: int = 0, result_id: int = 0, name: str = ""
+) -> list[inference_pb2.Inference]:
+    """Newest first, those with an id below `before_id`."""
+    query = InferenceRow.select().order_by(InferenceRow.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(InferenceRow.id < before_id)
+    if state:
+        query = query.where(InferenceRow.state == state)
+    if result_id:
+        query = query.where(InferenceRow.result_id == result_id)
+    if name:
+        query = query.where(InferenceRow.name == name)
+    return _messages(list(query))
+
+
+def wanted() -> list[inference_pb2.Inference]:
+    """Every inference that has not ended, STOPPING ones too, oldest first."""
+    query = InferenceRow.select().where(InferenceRow.state.not_in(FINAL_INFERENCE_STATES))
+    return _messages(list(query.order_by(InferenceRow.id)))
+
+
+def update(inference: inference_pb2.Inference, if_etag: str) -> inference_pb2.Inference:
+    """Replace the wish; Aborted when the etag is no longer `if_etag`. Slots above `replicas` stay until dropped."""
+    row = row_of(InferenceRow, inference.id)
+    check_etag(row, if_etag)
+    check_name_free(InferenceRow, inference.name, row.id)
+    _check_not_ended(row)
+    row_of(ResultRow, inference.result_id)
+    for column, value in _columns(inference).items():
+        setattr(row, column, value)
+    row.revision += 1
+    row.update_time = now_us()
+    row.save()
+    _fit_replicas(row)
+    changes.note(Kind.INFERENCE, row.id)
+    return get(row.id)
+
+
+def delete(id: int) -> None:
+    """Delete an inference that has ended."""
+    row = row_of(InferenceRow, id)
+    if row.state not in FINAL_INFERENCE_STATES:
+        state = inference_state_name(row.state)
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"the inference {id} is {state}; stop it first, or delete it with force",
+            resource="inference",
+            id=id,
+            state=state,
+        )
+    row.delete_instance()
+    changes.note(Kind.INFERENCE, id)
+
+
+def set_state(id: int, state: int, error: status_pb2.Status | None = None) -> None:
+    """Put an inference into a state, unless it is in it or has ended."""
+    row = row_of(InferenceRow, id)
+    if row.state == state or row.state in FINAL_INFERENCE_STATES:
+        return
+    row.state = state
+    row.error_pb = error_bytes(error)
+    row.update_time = now_us()
+    row.save()
+    changes.note(Kind.INFERENCE, id)
+
+
+def replicas(inference_id: int | None = None) -> list[Replica]:
+    """The slots of an inference, or of every one that has not ended, by inference and slot."""
+    query = ReplicaRow.select().join(InferenceRow, on=(ReplicaRow.inference_id == InferenceRow.id))
+    if inference_id is not None:
+        query = query.where(ReplicaRow.inference_id == inference_id)
+    else:
+        query = query.where(InferenceRow.state.not_in(FINAL_INFERENCE_STATES))
+    return [_replica(row) for row in query.order_by(ReplicaRow.inference_id, ReplicaRow.slot)]
+
+
+def start_replica(inference_id: int, slot: int) -> int:
+    """Give a slot its next attempt, which fences those before, and return its number."""
+    row = _replica_row(inference_id, slot)
+    row.attempt += 1
+    row.restart_count = row.attempt - 1
+    row.retry_time = None
+    row.state = inference_pb2.INFERENCE_STATE_STARTING
+    _save_replica(row)
+    return row.attempt
+
+
+def report_replica(inference_id: int, attempt: int, said: inference_pb2.ReplicaState) -> None:
+    """Keep what a replica says of itself; FENCED for an older attempt, or a slot that is no longer wanted."""
+    row = ReplicaRow.get_or_none(ReplicaRow.inference_id == inference_id, ReplicaRow.slot == said.slot)
+    if row is None or row.attempt != attempt:
+        current = 0 if row is None else row.attempt
+        raise FailedPrecondition(
+            error_pb2.REASON_FENCED,
+            f"attempt {attempt} of slot {said.slot} of the inference {inference_id} was replaced by attempt {current}",
+            resource="inference",
+            id=inference_id,
+            slot=said.slot,
+            attempt=current,
+        )
+    row.state_pb = said.SerializeToString()
+    row.state = said.state
+    row.report_time = now_us()
+    if said.state == inference_pb2.INFERENCE_STATE_RUNNING:
+        row.failure_count = 0
+    _save_replica(row)
+
+
+def observe_replica(inference_id: int, slot: int, state: int, error: status_pb2.Status | None = None) -> None:
+    """What the reconciler sees of a slot's process."""
+    row = _replica_row(inference_id, slot)
+    said = inference_pb2.ReplicaState()
+    said.ParseFromString(bytes(row.state_pb or b""))
+    if error is None:
+        said.ClearField("error")
+    else:
+        said.error.CopyFrom(error)
+    row.state_pb = said.SerializeToString()
+    row.state = state
+    _save_replica(row)
+
+
+def record_replica_failure(inference_id: int, slot: int, error: status_pb2.Status | None, retry_time_us: int) -> int:
+    """A slot's process ended by itself: count it; returns how many did in a row without running."""
+    row = _replica_row(inference_id, slot)
+    row.failure_count += 1
+    row.retry_time = retry_time_us
+    row.save()
+    observe_replica(inference_id, slot, inference_pb2.INFERENCE_STATE_STARTING, error)
+    return int(row.failure_count)
+
+
+def drop_replicas(inference_id: int, from_slot: int) -> None:
+    """Forget the slots from this one on; their processes are gone."""
+    ReplicaRow.delete().where(ReplicaRow.inference_id == inference_id, ReplicaRow.slot >= from_slot).execute()
+    changes.note(Kind.REPLICA, inference_id)
+
+
+def _replica_row(inference_id: int, slot: int) -> ReplicaRow:
+    row, _ = ReplicaRow.get_or_create(  # type: ignore[no-untyped-call]
+        inference_id=inference_id, slot=slot
+    )
+    found: ReplicaRow = row
+    return found
+
+
+def _save_replica(row: ReplicaRow) -> None:
+    row.save()
+    changes.note(Kind.REPLICA, row.inference_id)
+
+
+def _replica(row: ReplicaRow) -> Replica:
+    return Replica(
+        inference_id=row.inference_id,
+        slot=row.slot,
+        attempt=row.attempt,
+        state=row.state,
+        restart_count=row.restart_count,
+        failure_count=row.failure_count,
+        retry_time_us=row.retry_time,
+        report_time_us=row.report_time,
+    )
+
+
+def _fit_replicas(row: InferenceRow) -> None:
+    for slot in range(row.replicas):
+        _replica_row(row.id, slot)
+
+
+def _check_not_ended(row: InferenceRow) -> None:
+    if row.state in (*FINAL_INFERENCE_STATES, inference_pb2.INFERENCE_STATE_STOPPING):
+        state = inference_state_name(row.state)
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"the inference {row.id} is {state}; only one that runs can be changed",
+            resource="inference",
+            id=row.id,
+            state=state,
+        )
+
+
+def _columns(inference: inference_pb2.Inference) -> dict[str, object]:
+    wish = inference_pb2.Inference()
+    wish.CopyFrom(inference)
+    for name in _NOT_STORED:
+        wish.ClearField(name)
+    return {
+        "name": inference.name,
+        "result_id": inference.result_id,
+        "model_id": inference.model_id or None,
+        "alias_name": inference.alias,
+        "replicas": inference.replicas,
+        "inference_pb": wish.SerializeToString(),
+    }
+
+
+def _messages(rows: Sequence[InferenceRow]) -> list[inference_pb2.Inference]:
+    ids = [row.id for row in rows]
+    slots: dict[int, list[ReplicaRow]] = defaultdict(list)
+    for slot in ReplicaRow.select().where(ReplicaRow.inference_id.in_(ids)).order_by(ReplicaRow.slot):
+        slots[slot.inference_id].append(slot)
+    served = {row.id: row for row in ResultRow.select().where(ResultRow.id.in_([row.result_id for row in rows]))}
+    return [
+        inference_message(row, slots[row.id], served[row.result_id].model_name, served[row.result_id].version)
+        for row in rows
+    ]

@@ -1,0 +1,117 @@
+"""Queries of announced streams and of how far control topics are recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from control_plane.store import changes, deployments
+from control_plane.store.changes import Kind
+from control_plane.store.clock import now_us
+from control_plane.store.lookups import in_use, row_of
+from control_plane.store.rows import stream_message, time_us
+from control_plane.store.states import FINAL_STATES
+from control_plane.store.tables import ControlPositionRow, DeploymentRow, StreamRow
+from headrace.v1 import stream_catalog_pb2, stream_pb2
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What recording a message came to; `created` is false for one that is stored already."""
+
+    stream: stream_pb2.Stream | None
+    created: bool
+
+
+def record(request: stream_catalog_pb2.RecordStreamRequest) -> Recorded:
+    """Store an announcement once, give it to its deployment, and advance the position, all in one transaction."""
+    row, created = None, False
+    if request.HasField("announcement"):
+        row = _recorded_before(request)
+        if row is None:
+            row, created = _insert(request), True
+    _advance(request.source)
+    return Recorded(None if row is None else stream_message(row), created)
+
+
+def get(id: int) -> stream_pb2.Stream:
+    return stream_message(row_of(StreamRow, id))
+
+
+def page(*, before_id: int | None, limit: int, deployment_id: int = 0) -> list[stream_pb2.Stream]:
+    """Newest first, those with an id below `before_id`."""
+    query = StreamRow.select().order_by(StreamRow.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(StreamRow.id < before_id)
+    if deployment_id:
+        query = query.where(StreamRow.deployment_id == deployment_id)
+    return [stream_message(row) for row in query]
+
+
+def delete(id: int) -> None:
+    """Forget a stream that no running deployment trains on."""
+    row = row_of(StreamRow, id)
+    using = DeploymentRow.select(DeploymentRow.id).where(
+        DeploymentRow.stream_id == id, DeploymentRow.state.not_in(FINAL_STATES)
+    )
+    if ids := [deployment.id for deployment in using]:
+        raise in_use("stream", id, "deployment", ids)
+    row.delete_instance()
+    changes.note(Kind.STREAM, id)
+
+
+def of_deployment(deployment_id: int) -> stream_pb2.Stream | None:
+    """The stream that a deployment trains on, if it has one yet."""
+    stream_id = deployments.stream_id(deployment_id)
+    return get(stream_id) if stream_id else None
+
+
+def positions(topic: str) -> dict[int, int]:
+    """Partition to the next offset to record."""
+    rows = ControlPositionRow.select().where(ControlPositionRow.topic == topic)
+    return {row.partition: row.next_offset for row in rows}
+
+
+def _recorded_before(request: stream_catalog_pb2.RecordStreamRequest) -> StreamRow | None:
+    source = request.source
+    same_place = (
+        (StreamRow.source_topic == source.topic)
+        & (StreamRow.source_partition == source.partition)
+        & (StreamRow.source_offset == source.offset)
+    )
+    row: StreamRow | None = StreamRow.get_or_none((StreamRow.message_id == _message_id(request)) | same_place)
+    return row
+
+
+def _insert(request: stream_catalog_pb2.RecordStreamRequest) -> StreamRow:
+    source, now = request.source, now_us()
+    row = StreamRow.create(
+        create_time=now,
+        update_time=now,
+        message_id=_message_id(request),
+        deployment_id=request.announcement.deployment_id,
+        announcement_pb=request.announcement.SerializeToString(),
+        dialect=request.dialect,
+        source_topic=source.topic,
+        source_partition=source.partition,
+        source_offset=source.offset,
+        source_time=time_us(source.time) if source.HasField("time") else None,
+    )
+    changes.note(Kind.STREAM, row.id)
+    deployments.offer_stream(row.deployment_id, row.id)
+    return row
+
+
+def _message_id(request: stream_catalog_pb2.RecordStreamRequest) -> str:
+    source = request.source
+    return request.announcement.message_id or f"{source.topic}/{source.partition}/{source.offset}"
+
+
+def _advance(source: stream_pb2.StreamSource) -> None:
+    """Positions only rise: a message that is recorded again leaves them."""
+    next_offset = source.offset + 1
+    place = (ControlPositionRow.topic == source.topic) & (ControlPositionRow.partition == source.partition)
+    row = ControlPositionRow.get_or_none(place)
+    if row is None:
+        ControlPositionRow.create(topic=source.topic, partition=source.partition, next_offset=next_offset)
+    elif row.next_offset < next_offset:
+        ControlPositionRow.update(next_offset=next_offset).where(place).execute()
