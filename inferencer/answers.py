@@ -8,7 +8,7 @@ import orjson
 
 from headrace.v1 import error_pb2
 
-Header = tuple[str, bytes | None]
+Header = tuple[str, str | bytes | None]
 
 MODEL_HEADER = "headrace-model"
 SOURCE_HEADER = "headrace-source"

@@ -36,7 +36,12 @@ def test_a_row_with_a_number_that_json_lacks_is_refused_and_the_others_answered(
 
 
 def test_an_answer_copies_headers_and_replaces_those_of_an_inference_before_it() -> None:
-    copied = [("trace", b"1"), ("headrace-source", b"old/0/1"), ("trace", None), ("headrace-model", b"old/1")]
+    copied: list[tuple[str, str | bytes | None]] = [
+        ("trace", b"1"),
+        ("headrace-source", b"old/0/1"),
+        ("trace", None),
+        ("headrace-model", b"old/1"),
+    ]
     headers = answer_headers(copied, b"digits/3", b"in/2/7")
     assert headers == [
         ("trace", b"1"),
@@ -50,7 +55,9 @@ def test_a_dead_letter_says_reason_source_and_model() -> None:
     refusal = Refusal(error_pb2.REASON_DECODE_ERROR, "3 bytes where 64 are needed" + "x" * 5000)
     headers = dict(dead_letter_headers(None, b"digits/3", b"in/2/7", refusal))
     assert headers["headrace-error"] == b"DECODE_ERROR"
-    assert (headers["headrace-error-message"] or b"").startswith(b"3 bytes where 64 are needed")
-    assert len(headers["headrace-error-message"] or b"") == 1024
+    message = headers["headrace-error-message"]
+    assert isinstance(message, bytes)
+    assert message.startswith(b"3 bytes where 64 are needed")
+    assert len(message) == 1024
     assert headers["headrace-source"] == b"in/2/7"
     assert headers["headrace-model"] == b"digits/3"

@@ -1,0 +1,133 @@
+"""The two guarantees: answers and offsets as one transaction, or answers first and offsets after them."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from headrace.errors import Aborted, HeadraceError, Unavailable
+from headrace.v1 import error_pb2
+from streams.group import GroupMetadata, GroupReader
+from streams.kafka import KafkaSettings
+from streams.writer import (
+    BatchProducer,
+    TransactionAbortable,
+    TransactionalWriter,
+    TransactionFatal,
+    TransactionUnknown,
+)
+
+Headers = list[tuple[str, str | bytes | None]]
+
+UNSETTLED = (TransactionAbortable, TransactionFatal, TransactionUnknown)
+
+
+class OutcomeLostError(Exception):
+    """What was produced since the last commit may not count: `recover`, rewind the reader, read again."""
+
+
+class Delivery(Protocol):
+    """How answers and offsets reach Kafka. A context manager."""
+
+    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Adds a record to what the next commit covers. Raises OutcomeLostError; InvalidArgument if it is too large."""
+
+    def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
+        """Makes everything since the last commit count. `positions`: partition to next offset. Raises OutcomeLostError,
+        and Aborted (FENCED) when another process has this slot.
+        """
+
+    def recover(self) -> None:
+        """After OutcomeLostError: nothing is open any more, and the committed offsets say what counts. Raises
+        Unavailable while Kafka cannot say; call it again then.
+        """
+
+    def __enter__(self) -> "Delivery": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class ExactlyOnce:
+    """Answers, dead letters and offsets commit together, or not at all."""
+
+    def __init__(self, kafka: KafkaSettings, transactional_id: str, input_topic: str) -> None:
+        self._writer = TransactionalWriter(kafka, transactional_id)
+        self._input_topic = input_topic
+
+    def __enter__(self) -> "ExactlyOnce":
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """See Delivery."""
+        try:
+            self._open()
+            self._writer.produce(topic, key, value, headers)
+        except UNSETTLED as error:
+            raise OutcomeLostError(str(error)) from error
+
+    def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
+        """See Delivery."""
+        try:
+            self._open()
+            self._writer.send_offsets(self._input_topic, positions, metadata)
+            self._writer.commit()
+        except UNSETTLED as error:
+            raise OutcomeLostError(str(error)) from error
+
+    def recover(self) -> None:
+        """See Delivery."""
+        try:
+            self._writer.abort()
+        except UNSETTLED:
+            self._writer.recover()
+
+    def _open(self) -> None:
+        """A transaction is opened only now, after the model has answered: it is short whatever the model costs."""
+        if self._writer.in_transaction:
+            return
+        try:
+            self._writer.begin()
+        except Unavailable as error:
+            raise OutcomeLostError(str(error)) from error
+
+
+class AtLeastOnce:
+    """Offsets commit after Kafka has confirmed every answer; a crash between the two repeats answers."""
+
+    def __init__(self, kafka: KafkaSettings, reader: GroupReader) -> None:
+        self._producer = BatchProducer(kafka)
+        self._reader = reader
+
+    def __enter__(self) -> "AtLeastOnce":
+        self._producer.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._producer.__exit__(None, None, None)
+
+    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """See Delivery."""
+        try:
+            self._producer.produce(topic, key, value, headers)
+        except Unavailable as error:
+            raise OutcomeLostError(str(error)) from error
+
+    def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
+        """See Delivery."""
+        try:
+            self._producer.flush()
+            self._reader.commit(positions)
+        except (Unavailable, Aborted) as error:
+            if is_fenced(error):
+                raise
+            raise OutcomeLostError(str(error)) from error
+
+    def recover(self) -> None:
+        """Nothing to undo: what was produced stays, and is produced again."""
+
+
+def is_fenced(error: HeadraceError) -> bool:
+    """Whether another process has taken over this slot."""
+    return error.reason == error_pb2.REASON_FENCED

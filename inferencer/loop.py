@@ -1,0 +1,253 @@
+"""The loop of a replica: read, decode, predict, answer, commit.
+
+While the worker predicts one batch the loop reads and decodes the next. In order, for every batch:
+
+1. `consume`: up to `max_rows` records, and with them the membership in the group that fences their commit.
+2. Decode all rows at once; a record that cannot be decoded is refused.
+3. Send the rows to the worker; settle the batch before: collect its answers, open a transaction unless one is open,
+   produce answers and dead letters in the order of the records.
+4. When the pace says so, or partitions are about to be taken away: commit answers, dead letters and offsets together.
+
+Whatever fails on the way to a commit ends in `_start_over`: abort, then read again from the committed offsets. The one
+without the other would lose records, or answer them twice.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
+from headrace.failpoints import fail_at
+from headrace.v1 import error_pb2, inference_pb2
+from inferencer.answers import Header, Refusal, answer_headers, dead_letter_headers
+from inferencer.breaker import CircuitBreaker
+from inferencer.delivery import Delivery, OutcomeLostError
+from inferencer.pace import CommitPace
+from inferencer.predictor import Predictor
+from inferencer.status import Status
+from streams.codecs import Codec
+from streams.group import GroupReader
+from streams.kafka import Message
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_ROWS = 1024
+DEFAULT_MAX_WAIT_S = 0.1
+KAFKA_AWAY_WAIT_S = 0.5
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where questions become what."""
+
+    input_topic: str
+    output_topic: str
+    dead_letter_topic: str
+    model: bytes
+    """The value of the header `headrace-model`."""
+    on_error: int = inference_pb2.ERROR_POLICY_DEAD_LETTER
+    max_rows: int = DEFAULT_MAX_ROWS
+    max_wait_s: float = DEFAULT_MAX_WAIT_S
+
+
+@dataclass
+class Batch:
+    """Records on their way to an answer."""
+
+    questions: Sequence[Message]
+    refusals: dict[int, Refusal]
+    """Position in the batch to why the record was not decoded."""
+    asked: np.ndarray
+    """Positions of the rows that are with the worker."""
+    revoked: set[int] = field(default_factory=set)
+    """Partitions that were taken away meanwhile: their answers are somebody else's."""
+    discarded: bool = False
+    """All of it will be read again."""
+
+
+class Loop:
+    """One replica. `run` only loops; `step` does one turn."""
+
+    def __init__(
+        self,
+        *,
+        route: Route,
+        reader: GroupReader,
+        codec: Codec,
+        predictor: Predictor,
+        delivery: Delivery,
+        status: Status,
+    ) -> None:
+        self._route, self._reader, self._codec = route, reader, codec
+        self._predictor, self._delivery, self._status = predictor, delivery, status
+        self._pace = CommitPace()
+        self._breaker = CircuitBreaker()
+        self._in_flight: Batch | None = None
+        self._positions: dict[int, int] = {}  # answered and not committed: partition → next offset
+        self._behind = False
+        self._start_over_wanted = False
+        self._kafka_away = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Answers until `stop` is set, then settles and commits what is on the way."""
+        while not stop.is_set():
+            self.step()
+        self._settle()
+        self._commit()
+
+    def step(self) -> None:
+        """One turn. Raises what ends the replica: FENCED, OFFSET_EXPIRED, SCHEMA_MISMATCH, …"""
+        questions = self._reader.consume(self._route.max_rows, self._wait_s())
+        fail_at("after_consume")
+        if not self._start_over_wanted:
+            self._behind = len(questions) == self._route.max_rows
+            self._settle()
+        if self._start_over_wanted:
+            self._start_over()
+            return
+        if questions:
+            self._ask(questions)
+        if self._pace.remaining_s(behind=self._behind) <= 0:
+            self._commit()
+        self._status.observe(self._reader.assigned, self._reader.lag())
+
+    def before_revoke(self, partitions: Sequence[int]) -> None:
+        """Called by the reader while the partitions are still ours: commit what is answered, forget the rest."""
+        if self._in_flight:
+            self._in_flight.revoked.update(partitions)
+        self._commit()
+
+    def after_loss(self, partitions: Sequence[int]) -> None:
+        """Called by the reader when the partitions are somebody else's already."""
+        self._start_over_wanted = True
+
+    def _wait_s(self) -> float:
+        """Answers that are due, or a batch that is with the worker, must not wait for new records."""
+        if self._kafka_away:
+            return KAFKA_AWAY_WAIT_S
+        if self._in_flight or self._start_over_wanted:
+            return 0.0
+        return min(self._route.max_wait_s, self._pace.remaining_s(behind=self._behind))
+
+    def _ask(self, questions: Sequence[Message]) -> None:
+        decoded = self._codec.decode_samples([question.value() for question in questions])
+        refusals = {bad.index: Refusal(error_pb2.REASON_DECODE_ERROR, bad.reason) for bad in decoded.bad}
+        self._in_flight = Batch(questions, refusals, decoded.good)
+        if len(decoded.good):
+            self._predictor.ask(decoded.columns)
+
+    def _settle(self) -> None:
+        """Turns the batch that is with the worker into records of the open transaction."""
+        batch = self._in_flight
+        if batch is None:
+            return
+        answers: dict[int, bytes | Refusal] = dict(batch.refusals)
+        if len(batch.asked):
+            answers.update(zip(batch.asked.tolist(), self._predictor.answer(self._reader_alive), strict=True))
+        self._in_flight = None
+        if batch.discarded or self._start_over_wanted:
+            return
+        fail_at("after_predict")
+        self._count(batch, answers)
+        self._produce(batch, answers)
+        fail_at("after_produce")
+
+    def _reader_alive(self) -> None:
+        """The group must not take a replica for dead whose model is slow."""
+        self._reader.pause()
+        self._reader.keep_alive()
+        self._reader.resume()
+
+    def _count(self, batch: Batch, answers: dict[int, bytes | Refusal]) -> None:
+        refusals = [answer for answer in answers.values() if isinstance(answer, Refusal)]
+        example = refusals[0].message if refusals else ""
+        if refusals and self._route.on_error == inference_pb2.ERROR_POLICY_STOP:
+            raise FailedPrecondition(refusals[0].reason, f"a record cannot be answered: {example}")
+        self._breaker.count(len(batch.questions), len(refusals), example)
+        self._status.answered(len(batch.questions) - len(refusals), len(refusals))
+
+    def _produce(self, batch: Batch, answers: dict[int, bytes | Refusal]) -> None:
+        try:
+            for index, question in enumerate(batch.questions):
+                partition, offset = question.partition(), question.offset()
+                assert partition is not None
+                assert offset is not None
+                if partition in batch.revoked:
+                    continue
+                self._pace.opened()
+                self._produce_one(question, f"{self._route.input_topic}/{partition}/{offset}".encode(), answers[index])
+                self._positions[partition] = offset + 1
+        except OutcomeLostError as error:
+            log.warning("producing failed; reading again from the committed offsets", extra={"cause": str(error)})
+            self._start_over_wanted = True
+
+    def _produce_one(self, question: Message, source: bytes, answer: bytes | Refusal) -> None:
+        route, copied = self._route, cast(list[Header] | None, question.headers())
+        if isinstance(answer, bytes):
+            headers = answer_headers(copied, route.model, source)
+            try:
+                self._delivery.produce(route.output_topic, question.key(), answer, headers)
+                return
+            except InvalidArgument as error:  # larger than Kafka takes
+                answer = Refusal(error.reason, error.message)
+        if route.on_error == inference_pb2.ERROR_POLICY_DEAD_LETTER:
+            headers = dead_letter_headers(copied, route.model, source, answer)
+            self._delivery.produce(route.dead_letter_topic, question.key(), question.value(), headers)
+
+    def _commit(self) -> None:
+        """Everything that was answered since the last commit, with its offsets."""
+        if not self._positions or self._start_over_wanted:
+            return
+        started = time.monotonic()
+        try:
+            fail_at("before_commit")
+            self._delivery.commit(self._positions, self._reader.metadata)
+        except OutcomeLostError as error:
+            log.warning("a commit failed; reading again from the committed offsets", extra={"cause": str(error)})
+            self._start_over_wanted = True
+            return
+        fail_at("after_commit")
+        self._positions = {}
+        self._pace.committed(time.monotonic() - started)
+
+    def _start_over(self) -> None:
+        """Abort, then read again from the committed offsets: what they say is done is done, the rest is not."""
+        if self._in_flight:
+            self._in_flight.discarded = True
+            self._settle()
+        self._positions = {}
+        self._pace.aborted()
+        try:
+            self._delivery.recover()
+            self._reader.rewind()
+        except Unavailable as error:
+            self._kafka_away = True
+            log.warning("Kafka is away; trying again", extra={"cause": str(error)})
+        else:
+            self._start_over_wanted = self._kafka_away = False
+
+
+def is_permanent(error: HeadraceError) -> bool:
+    """Whether starting the replica again would end the same way."""
+    return error.reason in {
+        error_pb2.REASON_SCHEMA_MISMATCH,
+        error_pb2.REASON_OFFSET_EXPIRED,
+        error_pb2.REASON_DECODE_ERROR,
+        error_pb2.REASON_NAN_OUTPUT,
+        error_pb2.REASON_CODE_ERROR,
+        error_pb2.REASON_NO_MODEL,
+        error_pb2.REASON_NO_ARTIFACT,
+        error_pb2.REASON_DIGEST_MISMATCH,
+        error_pb2.REASON_UNKNOWN_TOPIC,
+        error_pb2.REASON_KAFKA_FORBIDDEN,
+        error_pb2.REASON_INVALID_FORMAT,
+        error_pb2.REASON_NOT_YET,
+        error_pb2.REASON_NOT_INSTALLED,
+        error_pb2.REASON_RESOURCE_NOT_FOUND,
+        error_pb2.REASON_WRONG_STATE,
+    }

@@ -1,0 +1,105 @@
+"""What a replica serves: the wish, the trained result with its code, and its weights."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+
+from headrace.chunks import sha256_of
+from headrace.errors import Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
+from headrace.v1 import error_pb2
+from headrace.v1.deployment_manager_pb2 import GetInferenceRequest
+from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+from headrace.v1.inference_pb2 import Inference
+from headrace.v1.result_collector_pb2 import DownloadArtifactRequest, GetResultRequest
+from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
+from headrace.v1.result_pb2 import Artifact, Result
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RETRY_S = 1.0
+DOWNLOAD_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """Everything a replica needs to answer."""
+
+    inference: Inference
+    result: Result
+    weights: Path
+
+    @property
+    def label(self) -> str:
+        """The value of the header `headrace-model`: name and version."""
+        return f"{self.result.model_name}/{self.result.version}"
+
+
+def patiently(call: Callable[[], T], stop: threading.Event) -> T:
+    """The answer of `call`, repeated while the control plane is away: it is started again by others.
+
+    Raises what `call` raises otherwise, and Cancelled when `stop` is set first.
+    """
+    while not stop.is_set():
+        try:
+            return call()
+        except (Unavailable, DeadlineExceeded) as error:
+            log.info("the control plane is away; trying again", extra={"cause": error.message})
+            stop.wait(RETRY_S)
+    raise Cancelled(error_pb2.REASON_CANCELLED, "the replica was asked to stop")
+
+
+def fetch_served(channel: grpc.Channel, inference_id: int, folder: Path, stop: threading.Event) -> Served:
+    """Asks the control plane and downloads the weights, unless an earlier attempt left them in `folder`."""
+    manager, collector = DeploymentManagerStub(channel), ResultCollectorStub(channel)
+    inference = patiently(lambda: manager.GetInference(GetInferenceRequest(id=inference_id)), stop)
+    result = patiently(lambda: collector.GetResult(GetResultRequest(id=inference.result_id)), stop)
+    weights = patiently(lambda: _weights(collector, result, folder), stop)
+    return Served(inference, result, weights)
+
+
+def _weights(collector: ResultCollectorStub, result: Result, folder: Path) -> Path:
+    artifact = _main_artifact(result)
+    path = folder / f"{artifact.sha256[:16]}-{artifact.name}"
+    if path.exists() and sha256_of(path) == artifact.sha256:
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(path.suffix + ".partial")
+    started = time.monotonic()
+    chunks = collector.DownloadArtifact(
+        DownloadArtifactRequest(result_id=result.id, name=artifact.name), timeout=DOWNLOAD_TIMEOUT_S
+    )
+    with partial.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk.data)
+    if sha256_of(partial) != artifact.sha256:
+        partial.unlink()
+        raise _wrong_digest(artifact)
+    partial.replace(path)
+    log.info("weights downloaded", extra={"size_bytes": artifact.size_bytes, "seconds": time.monotonic() - started})
+    return path
+
+
+def _main_artifact(result: Result) -> Artifact:
+    if not result.artifacts:
+        raise FailedPrecondition(
+            error_pb2.REASON_NO_ARTIFACT, f"the result {result.id} has no artifact to serve", result=result.id
+        )
+    artifact: Artifact = result.artifacts[0]
+    return artifact
+
+
+def _wrong_digest(artifact: Artifact) -> HeadraceError:
+    return DataLoss(
+        error_pb2.REASON_DIGEST_MISMATCH,
+        f"the bytes of {artifact.name} do not have the SHA-256 {artifact.sha256}; the artifact is damaged: train again",
+        artifact=artifact.name,
+        sha256=artifact.sha256,
+    )
