@@ -1,0 +1,162 @@
+"""What everybody would write without Headrace. Each function is run in a process of its own:
+`python -m benchmarks.baselines NAME ARGUMENTS…` prints one number, seconds or rows per second.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+KERAS_MODEL = """
+model = tf.keras.Sequential([
+    tf.keras.Input(shape=(28, 28)),
+    tf.keras.layers.Flatten(),
+    tf.keras.layers.Rescaling(1 / 255),
+    tf.keras.layers.Dense(128, activation="relu"),
+    tf.keras.layers.Dense(10, activation="softmax"),
+])
+model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+"""
+
+TORCH_MODEL = """
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 128), nn.ReLU(), nn.Linear(128, 10))
+
+    def forward(self, x):
+        return self.layers(x / 255)
+
+    def loss_fn(self):
+        return nn.CrossEntropyLoss()
+
+    def optimizer(self):
+        return torch.optim.Adam(model.parameters(), lr=0.001)
+
+    def metrics(self):
+        return {"accuracy": Accuracy(), "loss": Loss(self.loss_fn())}
+
+model = Network()
+"""
+
+
+def fit_keras(folder: str, batch_size: str, epochs: str) -> float:
+    """Seconds of `Model.fit` on arrays in memory."""
+    import numpy as np
+    import tensorflow as tf
+
+    names: dict[str, Any] = {"tf": tf}
+    exec(KERAS_MODEL, names)
+    samples = np.load(Path(folder) / "samples.npy")
+    labels = np.load(Path(folder) / "labels.npy")
+    started = time.perf_counter()
+    names["model"].fit(samples, labels, batch_size=int(batch_size), epochs=int(epochs), verbose=0)
+    return time.perf_counter() - started
+
+
+def fit_torch(folder: str, batch_size: str, epochs: str) -> float:
+    """Seconds of an Ignite trainer over a DataLoader on tensors in memory."""
+    import numpy as np
+    import torch
+    from ignite.engine import Engine, create_supervised_trainer
+    from ignite.metrics import Accuracy, Loss
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    names: dict[str, Any] = {"torch": torch, "nn": nn, "Accuracy": Accuracy, "Loss": Loss}
+    exec(TORCH_MODEL, names)
+    model = names["model"]
+    samples = torch.from_numpy(np.load(Path(folder) / "samples.npy")).float()
+    labels = torch.from_numpy(np.load(Path(folder) / "labels.npy")).long()
+    loader = DataLoader(TensorDataset(samples, labels), batch_size=int(batch_size), shuffle=True)
+    started = time.perf_counter()
+    trainer: Engine = create_supervised_trainer(model, model.optimizer(), model.loss_fn())
+    for name, metric in model.metrics().items():
+        metric.attach(trainer, name) if name != "loss" else None
+    trainer.run(loader, max_epochs=int(epochs))
+    return time.perf_counter() - started
+
+
+def predict_keras(bootstrap: str, source: str, target: str, rows: str, weights: str) -> float:
+    """Rows per second of a bare consume–predict–produce loop with a Keras model."""
+    import tensorflow as tf
+
+    names: dict[str, Any] = {"tf": tf}
+    exec(KERAS_MODEL, names)
+    model = names["model"]
+    model.load_weights(weights)
+    call = tf.function(lambda x: model(x, training=False), input_signature=[tf.TensorSpec((None, 28, 28), tf.uint8)])
+    return _predict_loop(bootstrap, source, target, int(rows), lambda batch: call(batch).numpy())
+
+
+def predict_torch(bootstrap: str, source: str, target: str, rows: str, weights: str) -> float:
+    """Rows per second of a bare consume–predict–produce loop with a PyTorch model."""
+    import torch
+    from ignite.metrics import Accuracy, Loss
+    from safetensors.torch import load_file
+    from torch import nn
+
+    names: dict[str, Any] = {"torch": torch, "nn": nn, "Accuracy": Accuracy, "Loss": Loss}
+    exec(TORCH_MODEL, names)
+    model = names["model"].eval()
+    model.load_state_dict(load_file(weights))
+
+    def predict(batch: Any) -> Any:
+        with torch.inference_mode():
+            return model(torch.from_numpy(batch).float()).numpy()
+
+    return _predict_loop(bootstrap, source, target, int(rows), predict)
+
+
+def _predict_loop(bootstrap: str, source: str, target: str, rows: int, predict: Any) -> float:
+    import numpy as np
+    import orjson
+    from confluent_kafka import Consumer, Producer
+
+    predict(np.zeros((256, 28, 28), np.uint8))
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": f"bare-{time.time_ns()}",
+            "auto.offset.reset": "earliest",
+            "enable.auto.offset.store": False,
+        }
+    )
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "compression.type": "lz4", "linger.ms": 5})
+    consumer.subscribe([source])
+    answered = 0
+    first = 0.0
+    while answered < rows:
+        messages = consumer.consume(256, 0.1)
+        if not messages:
+            continue
+        first = first or time.perf_counter()
+        batch = np.frombuffer(b"".join(m.value() for m in messages), np.uint8).reshape(-1, 28, 28)
+        for message, values in zip(messages, predict(batch), strict=True):
+            value = orjson.dumps({"values": values}, option=orjson.OPT_SERIALIZE_NUMPY)
+            while True:
+                try:
+                    producer.produce(target, value, message.key(), headers=message.headers())
+                    break
+                except BufferError:
+                    producer.poll(0.01)
+        producer.poll(0)
+        for message in messages:
+            consumer.store_offsets(message)
+        answered += len(messages)
+    producer.flush(60)
+    seconds = time.perf_counter() - first
+    consumer.close()
+    return answered / seconds
+
+
+def main() -> None:
+    """Runs the named baseline and prints its number."""
+    name, *arguments = sys.argv[1:]
+    baselines = {f.__name__: f for f in (fit_keras, fit_torch, predict_keras, predict_torch)}
+    print(json.dumps(baselines[name](*arguments)))
+
+
+if __name__ == "__main__":
+    main()

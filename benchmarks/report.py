@@ -1,0 +1,74 @@
+"""Ratios and the table that they are kept in."""
+
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One line of the table: what was measured against what."""
+
+    what: str
+    ours: str
+    """The median of ours, with its unit."""
+    baseline: str
+    """The median of the baseline, with its unit."""
+    ratios: tuple[float, ...]
+    """Pair by pair; above 1 is better where `target` starts with ≥, below 1 where it starts with ≤."""
+    target: str
+
+    @property
+    def median(self) -> float:
+        """The figure to quote."""
+        return statistics.median(self.ratios)
+
+    def row(self) -> str:
+        """The line of the table in Markdown."""
+        spread = f"{min(self.ratios):.2f}–{max(self.ratios):.2f}"
+        return f"| {self.what} | {self.ours} | {self.baseline} | **{self.median:.2f} ×** ({spread}) | {self.target} |"
+
+
+def paired(ours: Callable[[], float], baseline: Callable[[], float], pairs: int) -> list[tuple[float, float]]:
+    """Runs the two in turn, so that a drift of the machine's speed meets both alike."""
+    return [(ours(), baseline()) for _ in range(pairs)]
+
+
+def render(ratios: Sequence[Ratio]) -> str:
+    """The whole page."""
+    lines = [
+        "# Measured",
+        "",
+        "Written by `make bench`. Every line compares ours with a baseline in the same run on the same machine, the",
+        "two in turn; the figure is the median of the ratios of the pairs, with the smallest and the largest.",
+        "",
+        f"Commit {_commit()}, Python {platform.python_version()}, {_cores()} cores, {platform.system()}.",
+        "",
+        "| what | ours | baseline | ratio | target |",
+        "|---|---|---|---|---|",
+        *(ratio.row() for ratio in ratios),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=RESULTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0))
