@@ -15,13 +15,18 @@ from headrace.v1 import deployment_pb2, error_pb2, model_pb2
 
 def create(model: model_pb2.Model) -> model_pb2.Model:
     """Store a validated model: signature and code_sha256 are set, id, times and etag are given here."""
-    check_name_free(ModelRow, model.name)
-    if model.upper_model_id:
-        row_of(ModelRow, model.upper_model_id)
+    check_new(model)
     now = now_us()
     row = ModelRow.create(create_time=now, update_time=now, **_columns(model))
     changes.note(Kind.MODEL, row.id)
     return model_message(row, full=True)
+
+
+def check_new(model: model_pb2.Model) -> None:
+    """Whether a model could be stored: its name is free, and the model of the next tier exists."""
+    check_name_free(ModelRow, model.name)
+    if model.upper_model_id:
+        row_of(ModelRow, model.upper_model_id)
 
 
 def get(id: int, *, full: bool = True) -> model_pb2.Model:

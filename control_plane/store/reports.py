@@ -30,7 +30,7 @@ def position(result_id: int, attempt: int) -> Position:
     """Where an attempt goes on that has just connected: its first event that is not stored."""
     row = row_of(ResultRow, result_id)
     if _is_fenced(row, attempt):
-        return Position(acked_seq=0, fenced=True)
+        return _fenced(row, attempt)
     return Position(acked_seq=row.acked_seq, resume_from=row.acked_seq + 1)
 
 
@@ -43,7 +43,7 @@ def store(result_id: int, attempt: int, events: Sequence[ReportRequest]) -> Posi
     """
     row = row_of(ResultRow, result_id)
     if _is_fenced(row, attempt):
-        return Position(acked_seq=row.acked_seq if attempt == row.attempt else 0, fenced=True)
+        return _fenced(row, attempt)
     gap = False
     for event in sorted(events, key=lambda event: event.seq):
         if event.seq > row.acked_seq + 1:
@@ -64,6 +64,11 @@ def _is_fenced(row: ResultRow, attempt: int) -> bool:
     An attempt above the row's cannot have been started by this database (it was restored from an older copy).
     """
     return attempt != row.attempt or is_final(row.state)
+
+
+def _fenced(row: ResultRow, attempt: int) -> Position:
+    """An attempt that ended the result itself still hears that its last event is stored."""
+    return Position(acked_seq=row.acked_seq if attempt == row.attempt else 0, fenced=True)
 
 
 def _apply(row: ResultRow, event: ReportRequest) -> None:
@@ -89,6 +94,8 @@ def _apply_state(row: ResultRow, change: result_collector_pb2.StateChange) -> No
     if change.state == deployment_pb2.STATE_STARTING and change.HasField("error"):
         # The attempt gives up, another one may do better: remember why.
         row.failure_pb = error_bytes(change.error)
+    elif change.state == row.state:
+        return
     if change.state == deployment_pb2.STATE_FAILED:
         row.error_pb = error_bytes(change.error)
     results.enter(row, change.state)
