@@ -33,6 +33,9 @@ CALL_S = 60.0
 BACKLOG_WITHOUT_PROGRESS = 1000
 FINAL_STATES = (deployment_pb2.STATE_FINISHED, deployment_pb2.STATE_FAILED)
 
+# The result is another attempt's, or nobody's: it was deleted.
+OVERTAKEN = (error_pb2.REASON_FENCED, error_pb2.REASON_RESOURCE_NOT_FOUND)
+
 
 class Reporter:
     """The reports of one attempt. `on_fenced` is called once, on the reporter's thread, when a newer attempt exists.
@@ -202,15 +205,16 @@ class Reporter:
                 talk.resume(response.resume_from or response.acked_seq + 1)
             self._changed.notify_all()
         if response.fenced:
-            self._fence()
+            self.fence()
 
     def _lost(self, error: Exception) -> None:
-        if isinstance(error, HeadraceError) and error.reason == error_pb2.REASON_FENCED:
-            self._fence()
+        if isinstance(error, HeadraceError) and error.reason in OVERTAKEN:
+            self.fence()
         elif not self._stopped.is_set():
             log.info("the collector does not listen; reports wait on disk", extra={"cause": str(error)})
 
-    def _fence(self) -> None:
+    def fence(self) -> None:
+        """A newer attempt exists: nothing more is sent."""
         if self._fenced:
             return
         with self._changed:

@@ -25,7 +25,7 @@ class MemoryCollector(result_collector_pb2_grpc.ResultCollectorServicer):
         self.stored: dict[Key, dict[int, messages.ReportRequest]] = {}
         self.uploads: dict[str, bytearray] = {}
         self.artifacts: dict[str, bytes] = {}
-        self.newest_attempt = 1
+        self.newest_attempts: dict[int, int] = {}
         self.hellos = 0
         self.fault: Callable[[int], str] = lambda seq: ""
         self.cut_upload_after: list[int] = []
@@ -36,9 +36,12 @@ class MemoryCollector(result_collector_pb2_grpc.ResultCollectorServicer):
 
     def start(self) -> None:
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=[("grpc.so_reuseport", 0)])
-        result_collector_pb2_grpc.add_ResultCollectorServicer_to_server(self, self._server)
+        self.register(self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         self._server.start()
+
+    def register(self, server: grpc.Server) -> None:
+        result_collector_pb2_grpc.add_ResultCollectorServicer_to_server(self, server)
 
     def stop(self) -> None:
         """Breaks every call, at once."""
@@ -59,7 +62,7 @@ class MemoryCollector(result_collector_pb2_grpc.ResultCollectorServicer):
         self, request_iterator: Iterator[messages.ReportRequest], context: Any
     ) -> Iterator[messages.ReportResponse]:
         for request in request_iterator:
-            if request.attempt < self.newest_attempt:
+            if request.attempt < self.newest_attempts.get(request.result_id, 1):
                 yield messages.ReportResponse(fenced=True)
                 return
             stored = self.stored.setdefault((request.result_id, request.attempt), {})

@@ -121,7 +121,7 @@ def test_a_newer_attempt_fences_this_one(collector: MemoryCollector, tmp_path: P
         journal = stack.enter_context(Journal(tmp_path / "report.journal"))
         reporter = stack.enter_context(Reporter(stub, journal, result_id=1, attempt=1, on_fenced=told.set))
         assert reporter.await_hello(PATIENCE_S, threading.Event())
-        collector.newest_attempt = 2
+        collector.newest_attempts[1] = 2
         report_epochs(reporter, range(1, 2))
         assert told.wait(PATIENCE_S)
         assert reporter.fenced

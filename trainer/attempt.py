@@ -1,0 +1,172 @@
+"""One attempt as a process: connections and threads around the job, and what its end means for the control plane."""
+
+import logging
+import shutil
+import threading
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+
+from google.rpc import status_pb2
+
+from headrace.client import connect
+from headrace.errors import Aborted, HeadraceError, Internal, from_status
+from headrace.failpoints import fail_at
+from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_OK, EXIT_RETRY
+from headrace.v1 import deployment_pb2, error_pb2
+from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
+from trainer.ending import Ending
+from trainer.job import Job
+from trainer.journal import Journal, read_journal
+from trainer.patience import Patience
+from trainer.report import Reporter
+from trainer.settings import TrainerSettings
+from trainer.wish import ControlPlane
+
+log = logging.getLogger(__name__)
+
+# What can heal by itself. A worker that was killed (or whose machine was) may live next time; all others fail again.
+WORTH_ANOTHER_ATTEMPT = frozenset(
+    {
+        error_pb2.REASON_WORKER_CRASHED,
+        error_pb2.REASON_KAFKA_UNAVAILABLE,
+        error_pb2.REASON_SERVICE_UNAVAILABLE,
+        error_pb2.REASON_STORAGE_UNAVAILABLE,
+        error_pb2.REASON_OVERLOADED,
+        error_pb2.REASON_DISK_FULL,
+    }
+)
+
+
+class Attempt:
+    """Runs one attempt and tells its exit code."""
+
+    def __init__(self, settings: TrainerSettings, stop: threading.Event) -> None:
+        self._settings = settings
+        self._stop = stop
+
+    def run(self) -> int:
+        """Blocks until the attempt has ended. `stop` ends it within seconds and unreported."""
+        with ExitStack() as stack:
+            ending = stack.enter_context(Ending(self._stop))
+            # Reports go on while the job's own calls are broken off, so each has its channel.
+            calls = stack.enter_context(connect(self._settings.address))
+            ending.on_end(calls.close)
+            journal = stack.enter_context(Journal(self._journal_path(self._settings.attempt)))
+            collector = ResultCollectorStub(stack.enter_context(connect(self._settings.address)))
+            reporter = stack.enter_context(self._reporter(collector, journal, ending))
+            if not reporter.await_hello(self._settings.patience_s, self._stop):
+                return self._unheard(reporter)
+            fail_at("after_hello")
+            code = self._run_job(ControlPlane(calls), reporter, ending)
+        self._tidy(code)
+        return code
+
+    def _reporter(self, collector: ResultCollectorStub, journal: Journal, ending: Ending) -> Reporter:
+        fenced = fenced_error(self._settings.attempt)
+        return Reporter(
+            collector,
+            journal,
+            result_id=self._settings.result_id,
+            attempt=self._settings.attempt,
+            on_fenced=lambda: ending.end(fenced),
+        )
+
+    def _unheard(self, reporter: Reporter) -> int:
+        if self._stop.is_set():
+            return EXIT_OK
+        if reporter.fenced:
+            return EXIT_FENCED
+        log.error("the control plane is away", extra={"address": self._settings.address})
+        return EXIT_RETRY
+
+    def _run_job(self, control_plane: ControlPlane, reporter: Reporter, ending: Ending) -> int:
+        failure = self._unreported_failure()
+        if failure is None:
+            failure = self._failure_of_job(control_plane, reporter, ending)
+        if self._stop.is_set():
+            return EXIT_OK
+        if reporter.fenced:
+            log.warning("a newer attempt has taken over")
+            return EXIT_FENCED
+        return self._conclude(failure, reporter)
+
+    def _failure_of_job(self, control_plane: ControlPlane, reporter: Reporter, ending: Ending) -> HeadraceError | None:
+        """Why the job failed; None when it did not."""
+        patience = Patience(self._settings.patience_s, ending)
+        try:
+            Job(self._settings, control_plane, reporter, ending, patience).run()
+        except Exception as error:
+            # Once the run has ended, everything that blocked was broken off and fails in ways of its own.
+            failure = ending.cause or as_failure(error)
+            if failure.reason == error_pb2.REASON_FENCED:
+                reporter.fence()
+            return failure
+        return None
+
+    def _conclude(self, failure: HeadraceError | None, reporter: Reporter) -> int:
+        """Reports the failure; the exit code once the collector has all, else that of another attempt."""
+        code = EXIT_OK
+        if failure is not None:
+            code = self._report_failure(failure, reporter)
+        if reporter.flush(self._settings.patience_s, self._stop):
+            return code
+        if self._stop.is_set():
+            return EXIT_OK
+        if reporter.fenced:
+            return EXIT_FENCED
+        log.error("the collector did not take the last reports; they are kept for the next attempt")
+        return EXIT_RETRY
+
+    def _report_failure(self, failure: HeadraceError, reporter: Reporter) -> int:
+        again = failure.reason in WORTH_ANOTHER_ATTEMPT
+        state = deployment_pb2.STATE_STARTING if again else deployment_pb2.STATE_FAILED
+        log.error("the training failed", extra={"reason": failure.reason_name, "cause": failure.message})
+        reporter.change_state(state, failure)
+        return EXIT_RETRY if again else EXIT_FAILED
+
+    def _unreported_failure(self) -> HeadraceError | None:
+        """The final failure of an earlier attempt that could not tell it: training again would only fail again."""
+        for attempt in range(self._settings.attempt - 1, 0, -1):
+            failed = _final_error(self._journal_path(attempt))
+            if failed is not None:
+                return from_status(failed)
+        return None
+
+    def _journal_path(self, attempt: int) -> Path:
+        return self._settings.work_dir / f"reports-{attempt}.journal"
+
+    def _tidy(self, code: int) -> None:
+        """Frees the disk as soon as no later attempt can need what lies on it."""
+        if code not in (EXIT_OK, EXIT_FAILED) or self._stop.is_set():
+            return
+        for name in ("records", "rows", "trained", "trained.part", "worker"):
+            shutil.rmtree(self._settings.work_dir / name, ignore_errors=True)
+        for journal in self._settings.work_dir.glob("reports-*.journal"):
+            journal.unlink(missing_ok=True)
+
+
+def fenced_error(attempt: int) -> HeadraceError:
+    """What ends an attempt that a newer one has overtaken."""
+    return Aborted(error_pb2.REASON_FENCED, f"a newer attempt than {attempt} has taken over", attempt=attempt)
+
+
+def as_failure(error: Exception) -> HeadraceError:
+    """The error as it is reported; a bug of ours becomes INTERNAL_ERROR with an id that the log explains."""
+    if isinstance(error, HeadraceError):
+        return error
+    incident = uuid.uuid4().hex[:12]
+    log.error("a bug ended the training", exc_info=error, extra={"id": incident})
+    return Internal(
+        error_pb2.REASON_INTERNAL_ERROR,
+        f"the trainer failed by a bug; its log explains it under {incident}",
+        id=incident,
+    )
+
+
+def _final_error(journal: Path) -> status_pb2.Status | None:
+    error = None
+    for request in read_journal(journal):
+        if request.state_change.state == deployment_pb2.STATE_FAILED:
+            error = request.state_change.error
+    return error

@@ -1,0 +1,321 @@
+"""One run of one model, from the wish to the stored result.
+
+The worker starts first and imports its framework while the rest is found out; it builds the model while the records
+are read. Whatever fails is a HeadraceError; the attempt decides what becomes of it.
+"""
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from headrace.chunks import sha256_of
+from headrace.errors import FieldViolation, HeadraceError, InvalidArgument
+from headrace.failpoints import fail_at
+from headrace.v1 import deployment_pb2, error_pb2
+from headrace.v1.result_collector_pb2 import Outcome
+from headrace.v1.result_pb2 import Artifact, ConfusionMatrix, Epoch, Metrics, Progress, SplitMetrics
+from headrace.v1.stream_catalog_pb2 import AwaitStreamRequest, AwaitStreamResponse
+from headrace.v1.stream_pb2 import Stream
+from sandbox.limits import Limits
+from sandbox.session import BuiltModel, Evaluation, FitEpoch, FitJob, FitProgress, SavedFile, WorkerSession
+from streams.kafka import KafkaSettings
+from trainer import trained
+from trainer.data import Data, read_data
+from trainer.ending import Ending
+from trainer.patience import Patience
+from trainer.report import Reporter
+from trainer.schema import check_takes
+from trainer.settings import TrainerSettings
+from trainer.trained import Trained
+from trainer.upload import Uploader
+from trainer.wish import ControlPlane, Wish, load_wish
+
+log = logging.getLogger(__name__)
+
+AWAIT_S = 30
+IMPORT_TIMEOUT_S = 600.0
+BUILD_TIMEOUT_S = 300.0
+# An evaluation reads fewer rows than the training did, once.
+EVALUATE_TIMEOUT_S = 600.0
+SANDBOX_LEVEL = "process"
+
+
+class Job:
+    """One attempt at one result. `run` returns when the result is FINISHED and everything of it is stored."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        control_plane: ControlPlane,
+        reporter: Reporter,
+        ending: Ending,
+        patience: Patience,
+    ) -> None:
+        self._settings = settings
+        self._control_plane = control_plane
+        self._reporter = reporter
+        self._ending = ending
+        self._patience = patience
+        self._folder = settings.work_dir
+        self._epochs: list[Epoch] = []
+        self._outcome = Outcome()
+
+    def run(self) -> None:
+        """Trains, unless an earlier attempt has, and delivers."""
+        wish = load_wish(self._control_plane, self._settings.result_id, self._patience)
+        kept = trained.find(wish.digest, self._folder / "trained")
+        if kept is not None:
+            log.info("an earlier attempt trained this already")
+            self._report_again(kept)
+        else:
+            kept = self._train(wish)
+        self._deliver(kept)
+
+    def _train(self, wish: Wish) -> Trained:
+        with self._worker(wish) as session:
+            self._reporter.change_state(deployment_pb2.STATE_STARTING)
+            with building(session, wish, self._ending) as built:
+                stream = self._await_stream(wish)
+                self._limit_time(wish)
+                data = self._read(stream, wish)
+                self._check(built.result(), data)
+            training_s = self._fit(session, data, wish)
+            self._evaluate(session, data, wish, training_s)
+            return self._keep(session, wish)
+
+    @contextmanager
+    def _worker(self, wish: Wish) -> Iterator[WorkerSession]:
+        folder = _empty(self._folder / "worker")
+        memory_bytes = self._settings.worker_memory_bytes or wish.deployment.resources.memory_bytes
+        limits = Limits(memory_bytes=memory_bytes) if memory_bytes else Limits()
+        with WorkerSession.start(wish.framework, limits=limits, folder=folder, on_output=_print) as session:
+            self._ending.on_end(session.kill)
+            yield session
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _await_stream(self, wish: Wish) -> Stream:
+        self._reporter.change_state(deployment_pb2.STATE_WAITING)
+        request = AwaitStreamRequest(deployment_id=wish.deployment.id)
+        request.wait.FromSeconds(AWAIT_S)
+        awaits = self._control_plane.streams.AwaitStream
+        while True:
+            response: AwaitStreamResponse = self._patience.call(lambda: awaits(request, timeout=2 * AWAIT_S))
+            if response.HasField("stream"):
+                self._learn(Outcome(stream=response.stream, settings=wish.settings))
+                return response.stream
+
+    def _limit_time(self, wish: Wish) -> None:
+        """The deadline does not count the wait for the stream, so it begins here."""
+        if wish.settings.HasField("deadline"):
+            self._ending.end_after(wish.settings.deadline.ToNanoseconds() / 1e9)
+
+    def _read(self, stream: Stream, wish: Wish) -> Data:
+        self._reporter.change_state(deployment_pb2.STATE_READING)
+        fail_at("before_read")
+        data = read_data(
+            stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder,
+            on_progress=self._tell_reading, stop=self._ending.event,
+        )  # fmt: skip
+        fail_at("after_spool")
+        known = Outcome(split_sizes=data.sizes, decode_error_count=data.spool.decode_error_count)
+        known.reading_time.FromNanoseconds(round(data.reading_s * 1e9))
+        self._learn(known)
+        return data
+
+    def _tell_reading(self, read: int, total: int, rows_per_s: float) -> None:
+        progress = Progress(
+            phase=deployment_pb2.STATE_READING, records_read=read, records_total=total, rows_per_second=rows_per_s
+        )
+        self._reporter.progress(progress, always=read >= total)
+
+    def _check(self, model: BuiltModel, data: Data) -> None:
+        """Refuses records that the model does not take, before the first step."""
+        self._learn(Outcome(framework_version=model.framework_version, sandbox_level=SANDBOX_LEVEL))
+        check_takes(model.signature, data.spool.sample_spec)
+
+    def _fit(self, session: WorkerSession, data: Data, wish: Wish) -> float:
+        """Trains to the last epoch; the seconds that it took."""
+        self._reporter.change_state(deployment_pb2.STATE_TRAINING)
+        fail_at("before_fit")
+        started = time.monotonic()
+        for event in session.fit(self._fit_job(data, wish)):
+            if isinstance(event, FitEpoch):
+                self._tell_epoch(event)
+                fail_at("after_epoch")
+            else:
+                self._tell_training(event)
+        training_s = time.monotonic() - started
+        known = Outcome(metrics=self._epochs[-1].metrics if self._epochs else None)
+        known.training_time.FromNanoseconds(round(training_s * 1e9))
+        self._learn(known)
+        return training_s
+
+    def _fit_job(self, data: Data, wish: Wish) -> FitJob:
+        return FitJob(
+            samples=data.spool.samples,
+            labels=data.spool.labels,
+            training_rows=data.rows["training"],
+            validation_rows=data.rows.get("validation"),
+            batch_size=wish.settings.batch_size,
+            fit_args=wish.arguments.fit_args,
+            evaluate_args=wish.arguments.evaluate_args,
+            seed=wish.settings.seed,
+            keep_integers=wish.settings.keep_integers,
+        )
+
+    def _tell_epoch(self, event: FitEpoch) -> None:
+        epoch = Epoch(
+            result_id=self._settings.result_id,
+            attempt=self._settings.attempt,
+            number=event.number,
+            metrics=_split_metrics(event.metrics),
+            step=event.step,
+        )
+        epoch.end_time.GetCurrentTime()
+        self._epochs.append(epoch)
+        self._reporter.epoch(epoch)
+
+    def _tell_training(self, event: FitProgress) -> None:
+        progress = Progress(
+            phase=deployment_pb2.STATE_TRAINING,
+            epoch=event.epoch - 1,
+            epochs=event.epochs,
+            step=event.step,
+            steps=event.steps,
+            rows_per_second=event.rows_per_second,
+        )
+        self._reporter.progress(progress)
+
+    def _evaluate(self, session: WorkerSession, data: Data, wish: Wish, training_s: float) -> None:
+        """The metrics of the test split, and the confusion matrix on it (on the validation where there is no test)."""
+        self._reporter.change_state(deployment_pb2.STATE_EVALUATING)
+        confusion_matrix = wish.settings.confusion_matrix
+        split = "test" if "test" in data.rows else "validation"
+        if split not in data.rows or (split == "validation" and not confusion_matrix):
+            return
+        evaluation = session.evaluate(
+            data.spool.samples,
+            data.spool.labels,
+            data.rows[split],
+            batch_size=wish.settings.batch_size,
+            evaluate_args=wish.arguments.evaluate_args,
+            confusion_matrix=confusion_matrix,
+            keep_integers=wish.settings.keep_integers,
+            timeout_s=max(EVALUATE_TIMEOUT_S, training_s),
+        )
+        known = Outcome(confusion_matrix=_confusion_matrix(evaluation))
+        known.metrics.MergeFrom(self._outcome.metrics)
+        known.metrics.splits[split].CopyFrom(Metrics(values=evaluation.metrics))
+        self._learn(known)
+
+    def _keep(self, session: WorkerSession, wish: Wish) -> Trained:
+        """Saves the model beside all that was reported, for an attempt that would come after this one."""
+        self._reporter.change_state(deployment_pb2.STATE_UPLOADING)
+        folder = _empty(self._folder / "trained.part")
+        artifacts = [_artifact(file) for file in session.save(folder)]
+        done = Trained(self._epochs, self._outcome, artifacts, folder)
+        return trained.keep(done, wish.digest, self._folder / "trained")
+
+    def _report_again(self, kept: Trained) -> None:
+        self._reporter.change_state(deployment_pb2.STATE_STARTING)
+        for epoch in kept.epochs:
+            self._reporter.epoch(epoch)
+        self._reporter.outcome(kept.outcome)
+        self._reporter.change_state(deployment_pb2.STATE_UPLOADING)
+
+    def _deliver(self, done: Trained) -> None:
+        """Uploads the files; FINISHED is the last event, and comes when they are stored."""
+        fail_at("before_upload")
+        uploader = Uploader(
+            self._control_plane.results,
+            self._patience,
+            result_id=self._settings.result_id,
+            attempt=self._settings.attempt,
+        )
+        for artifact in done.artifacts:
+            uploader.upload(artifact, done.folder / artifact.name)
+        fail_at("after_upload")
+        self._ending.check()
+        fail_at("before_finish")
+        self._reporter.change_state(deployment_pb2.STATE_FINISHED)
+
+    def _learn(self, known: Outcome) -> None:
+        self._outcome.MergeFrom(known)
+        self._reporter.outcome(known)
+
+
+@contextmanager
+def building(session: WorkerSession, wish: Wish, ending: Ending) -> Iterator[Future[BuiltModel]]:
+    """Builds the model on a thread of its own, inside the block; a failure ends the run wherever it is."""
+    with ThreadPoolExecutor(1, thread_name_prefix="build") as pool:
+        built = pool.submit(_build, session, wish)
+        built.add_done_callback(partial(_end_on_failure, ending))
+        try:
+            yield built
+        except BaseException:
+            session.kill()
+            raise
+
+
+def _build(session: WorkerSession, wish: Wish) -> BuiltModel:
+    session.wait_ready(IMPORT_TIMEOUT_S)
+    arguments = session.check_arguments(wish.arguments.fit_args, wish.arguments.evaluate_args)
+    if arguments.diagnostics:
+        raise InvalidArgument(
+            error_pb2.REASON_UNKNOWN_ARGUMENT,
+            " ".join(each.message for each in arguments.diagnostics),
+            fields=[FieldViolation(each.file, each.message) for each in arguments.diagnostics],
+            known_fit_args=", ".join(arguments.known_fit_args),
+            known_evaluate_args=", ".join(arguments.known_evaluate_args),
+        )
+    return session.build(
+        wish.result.imports,
+        wish.result.code,
+        seed=wish.settings.seed,
+        trainable=True,
+        timeout_s=BUILD_TIMEOUT_S,
+    )
+
+
+def _end_on_failure(ending: Ending, built: Future[BuiltModel]) -> None:
+    error = built.exception()
+    if isinstance(error, HeadraceError):
+        ending.end(error)
+
+
+def _empty(folder: Path) -> Path:
+    """The folder, made anew: an attempt that was killed may have left something in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _print(text: str) -> None:
+    """What the user's code prints goes where this process prints: into the log of the run."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _split_metrics(metrics: dict[str, dict[str, float]]) -> SplitMetrics:
+    return SplitMetrics(splits={split: Metrics(values=values) for split, values in metrics.items()})
+
+
+def _confusion_matrix(evaluation: Evaluation) -> ConfusionMatrix | None:
+    if evaluation.confusion is None:
+        return None
+    return ConfusionMatrix(labels=evaluation.confusion.labels, counts=evaluation.confusion.counts.ravel().tolist())
+
+
+def _artifact(file: SavedFile) -> Artifact:
+    return Artifact(
+        name=file.name,
+        media_type=file.media_type,
+        size_bytes=file.path.stat().st_size,
+        sha256=sha256_of(file.path),
+    )
