@@ -39,12 +39,10 @@ from headrace.v1 import error_pb2
 
 __all__ = [
     "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "ensure_topics",
-    "kafka_errors", "log_ends", "partitions_of", "topic_config", "unknown_topic", "watermarks",
+    "is_transient", "kafka_errors", "log_ends", "partitions_of", "topic_config", "unknown_topic", "watermarks",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
-# What librdkafka says; at WARNING it repeats every failed connection.
-client_log = logging.getLogger(f"{__name__}.client")
 
 REQUEST_TIMEOUT_S = 10.0
 ErrorCallback = Callable[[KafkaError], None]
@@ -89,20 +87,27 @@ class KafkaSettings:
         The caller closes it.
         """
         group = {"group.id": "headrace"}  # librdkafka wants one, also where partitions are assigned by hand
-        return Consumer({**group, **self._config(_CONSUMER, settings, error_cb)}, logger=client_log)
+        return Consumer({**group, **self._config(_CONSUMER, settings, error_cb)}, logger=_ClientLog())
 
     def producer(self, settings: Mapping[str, Any] | None = None, *, error_cb: ErrorCallback | None = None) -> Producer:
         """An idempotent producer (`acks=all`)."""
-        return Producer(self._config(_PRODUCER, settings, error_cb), logger=client_log)
+        return Producer(self._config(_PRODUCER, settings, error_cb), logger=_ClientLog())
 
     def admin(self) -> AdminClient:
-        return AdminClient(self._config({}, None, None), logger=client_log)
+        return AdminClient(self._config({}, None, None), logger=_ClientLog())
 
     def _config(
         self, defaults: Mapping[str, Any], settings: Mapping[str, Any] | None, error_cb: ErrorCallback | None
     ) -> dict[str, Any]:
         servers = {"bootstrap.servers": self.bootstrap_servers, "error_cb": error_cb or _ignore_error}
         return {**_COMMON, **servers, **defaults, **self.options, **(settings or {})}
+
+
+class _ClientLog:
+    """What librdkafka says on its own. It calls an error what it then retries; what fails comes back from the call."""
+
+    def log(self, level: int, message: str, *arguments: object) -> None:
+        log.debug(message, *arguments)
 
 
 class LogEnds(NamedTuple):
@@ -273,9 +278,14 @@ def as_headrace_error(error: KafkaError, settings: KafkaSettings, **facts: Any) 
         return Aborted(error_pb2.REASON_FENCED, f"another client has taken over{about}: {text}", **facts)
     if code in _INVALID:
         return InvalidArgument(error_pb2.REASON_INVALID_FIELD, f"Kafka takes this for invalid{about}: {text}", **facts)
-    if code in _UNAVAILABLE or error.retriable():
+    if is_transient(error):
         return _unavailable(settings, text, facts)
     return Internal(error_pb2.REASON_INTERNAL_ERROR, f"Kafka failed{about}: {error.name()}: {text}", **facts)
+
+
+def is_transient(error: KafkaError) -> bool:
+    """The cluster, or a part of it, is away or busy: the client goes on by itself once it is back."""
+    return error.code() in _UNAVAILABLE or bool(error.retriable())
 
 
 def unknown_topic(topic: str, partition: int | None = None) -> NotFound:

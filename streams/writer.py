@@ -1,0 +1,521 @@
+"""Producers that say exactly what became of what they were given."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from headrace.errors import Aborted, DeadlineExceeded, HeadraceError, InvalidArgument, Unavailable
+from headrace.v1 import error_pb2, stream_pb2
+from streams.group import GroupMetadata
+from streams.kafka import KafkaSettings, as_headrace_error, is_transient, kafka_errors
+
+log = logging.getLogger(__name__)
+
+Headers = list[tuple[str, str | bytes | None]]
+
+COMMIT_TIMEOUT_S = 30.0
+DELIVERY_TIMEOUT_S = 120.0
+# librdkafka's message.max.bytes, key and headers included.
+MESSAGE_MAX_BYTES = 1_000_000
+_ANY_PARTITION = -1
+# One call to librdkafka waits so long; the next one continues it.
+_TURN_S = 5.0
+# Delivery reports are served once per so many records.
+_POLL_EVERY = 256
+
+_BOUNDED: Mapping[str, Any] = {
+    # librdkafka's own bound is 1 GiB. What does not fit makes `produce` wait.
+    "queue.buffering.max.kbytes": 64 * 1024,
+    "queue.buffering.max.messages": 100_000,
+}
+_TRANSACTIONAL: Mapping[str, Any] = {
+    **_BOUNDED,
+    # It covers producing and committing only: a transaction is opened after the model has answered.
+    "transaction.timeout.ms": 30_000,
+    "compression.type": "lz4",
+}
+
+
+class TransactionAbortable(Aborted):
+    """The transaction cannot be committed: `abort`, rewind the reader, go on."""
+
+
+class TransactionFatal(Unavailable):
+    """The producer is of no more use: `recover`, rewind the reader, go on. Give up after several in a row."""
+
+
+class TransactionFenced(Aborted):
+    """Another process has taken over the transactional id: end."""
+
+
+class TransactionUnknown(DeadlineExceeded):
+    """Whether the transaction was committed is not known: `recover`, rewind the reader, go on. Never produce it again
+    without: the committed offsets tell whether it happened.
+    """
+
+
+class TransactionalWriter:
+    """Writes records and the offsets of the records that they answer as one: all or nothing.
+
+    One process per transactional id: opening it fences an older one and aborts what that left open.
+
+    The order of a commit, and why it loses and doubles nothing:
+
+    1. `reader.consume` → records, and `reader.metadata`, taken while they were polled.
+    2. The model answers; no transaction is open meanwhile, or it was opened by an earlier batch.
+    3. `begin` unless `in_transaction`; `produce` every answer and every dead letter.
+    4. When the commit interval is over, nothing more is at hand, or partitions are about to be revoked:
+       `send_offsets(topic, {partition: last + 1}, metadata)` with the metadata of step 1. Kafka refuses it when
+       the group has moved on since.
+    5. `commit`. Only now are the answers and the new position seen, together.
+
+    What a call may raise, what to do, and why that is right:
+
+    - TransactionAbortable → `abort()`, `reader.rewind()`. Rewinding is part of it: an abort alone loses the records.
+    - TransactionFatal, TransactionUnknown → `recover()`, `reader.rewind()`. Recovery waits until Kafka has decided
+      about the old transaction; the committed offset then says what was decided.
+    - TransactionFenced → end the process.
+    - InvalidArgument from `produce` → only that record is refused (too large); the transaction is as it was.
+
+    A commit that went through after a lost connection taints the producer: librdkafka may have sent the request
+    twice, and a late copy could end the *next* transaction. A tainted producer is replaced before that, which
+    fences the copy.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        transactional_id: str,
+        *,
+        commit_timeout_s: float = COMMIT_TIMEOUT_S,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._kafka = kafka
+        self.transactional_id = transactional_id
+        self._commit_timeout_s = commit_timeout_s
+        self._settings = {**_TRANSACTIONAL, **(settings or {}), "transactional.id": transactional_id}
+        self._producer: Producer | None = None
+        self._in_transaction = False
+        self._tainted = False
+        self._produced = 0
+
+    def __enter__(self) -> TransactionalWriter:
+        self.recover()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._in_transaction
+
+    @property
+    def tainted(self) -> bool:
+        """Whether the producer is to be replaced before the next transaction."""
+        return self._tainted
+
+    def recover(self) -> None:
+        """A new producer under the same id. Returns when the old one's transaction is committed or aborted, by Kafka.
+
+        Raises TransactionFenced, Unavailable (nothing changed: call it again), PermissionDenied.
+        """
+        self._discard()
+        deadline = time.monotonic() + self._commit_timeout_s
+        producer = self._kafka.producer(self._settings, error_cb=self._on_error)
+        while True:
+            try:
+                producer.init_transactions(_TURN_S)
+                break
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise self._init_error(error.args[0]) from error
+        self._producer, self._in_transaction, self._tainted = producer, False, False
+
+    def begin(self) -> None:
+        """Open a transaction."""
+        assert not self._in_transaction, "the transaction before is still open"
+        if self._producer is not None:
+            self._producer.poll(0)  # serves the error callback, which may taint
+        if self._producer is None or self._tainted:
+            self.recover()
+        self._call("begin_transaction")
+        self._in_transaction = True
+
+    def produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Add a record to the transaction; waits while too much is unsent."""
+        try:
+            _enqueue(
+                self._open_producer, topic, key, value,
+                headers=headers, partition=partition, timeout_s=self._commit_timeout_s,
+            )  # fmt: skip
+        except BufferError as error:
+            raise self._unknown("the records cannot be sent") from error
+        except KafkaException as error:
+            raise self._transaction_error(error.args[0]) from error
+        self._produced += 1
+        if self._produced % _POLL_EVERY == 0:
+            self._open_producer.poll(0)
+
+    def send_offsets(self, topic: str, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
+        """Add partition → *next* offset (last + 1) to the transaction, for the group of the metadata.
+
+        Raises TransactionAbortable where the metadata is of no member: Kafka would accept that unchecked.
+        """
+        if not metadata.is_member:
+            raise TransactionAbortable(
+                error_pb2.REASON_FENCED,
+                f"the reader was no member of the group {metadata.group_id!r} when it polled",
+                group=metadata.group_id,
+            )
+        offsets = [TopicPartition(topic, number, offset) for number, offset in positions.items()]
+        if offsets:
+            self._call("send_offsets_to_transaction", offsets, metadata.raw)
+
+    def commit(self) -> None:
+        """Make the records and offsets of the transaction visible, together."""
+        self._call("commit_transaction")
+        self._in_transaction = False
+        self._open_producer.poll(0)
+
+    def abort(self) -> None:
+        """Drop the transaction; rewind the reader afterwards. Nothing to do if none is open."""
+        if self._in_transaction:
+            self._call("abort_transaction")
+            self._in_transaction = False
+
+    def close(self) -> None:
+        """Abort what is open, as far as Kafka can be reached, and close."""
+        try:
+            self.abort()
+        except HeadraceError as error:
+            log.warning("the open transaction was left to its timeout", extra={"error": str(error)})
+        self._discard()
+
+    @property
+    def _open_producer(self) -> Producer:
+        assert self._producer is not None, "use the writer in a with block"
+        return self._producer
+
+    def _call(self, operation: str, *arguments: object) -> None:
+        """Call it until it is done. A retriable error means: the same call again, and the producer is tainted."""
+        deadline = time.monotonic() + self._commit_timeout_s
+        arguments = arguments if operation == "begin_transaction" else (*arguments, _TURN_S)
+        while True:
+            try:
+                getattr(self._open_producer, operation)(*arguments)
+                return
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.fatal() or cause.txn_requires_abort() or not cause.retriable():
+                    raise self._transaction_error(cause) from error
+                self._tainted = True
+                if time.monotonic() > deadline:
+                    raise self._unknown(cause.str()) from error
+
+    def _transaction_error(self, error: KafkaError) -> HeadraceError:
+        """One total function: what an error of the producer means for the transaction."""
+        mapped = as_headrace_error(error, self._kafka, transactional_id=self.transactional_id)
+        about = f"{mapped.message} (transactional id {self.transactional_id})"
+        facts: Mapping[str, Any] = mapped.metadata
+        if error.code() in _FENCED and error.fatal():
+            return TransactionFenced(error_pb2.REASON_FENCED, about, **facts)
+        if error.txn_requires_abort():
+            return TransactionAbortable(mapped.reason, about, **facts)
+        # Everything else that cannot be retried: librdkafka's advice is to take it for fatal.
+        return TransactionFatal(mapped.reason, about, **facts)
+
+    def _init_error(self, error: KafkaError) -> HeadraceError:
+        if error.code() in _FENCED:
+            return self._transaction_error(error)
+        return as_headrace_error(error, self._kafka, transactional_id=self.transactional_id)
+
+    def _unknown(self, why: str) -> TransactionUnknown:
+        return TransactionUnknown(
+            error_pb2.REASON_KAFKA_UNAVAILABLE,
+            f"the transaction of {self.transactional_id} was not decided within {self._commit_timeout_s:g} s: {why}",
+            bootstrap_servers=self._kafka.bootstrap_servers,
+            transactional_id=self.transactional_id,
+        )
+
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka tells of a lost connection: a request may have been sent twice."""
+        if self._in_transaction and is_transient(error):
+            self._tainted = True
+
+    def _discard(self) -> None:
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer = None  # its last reference: librdkafka ends its threads
+        self._in_transaction = False
+
+
+_FENCED = frozenset({
+    KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,
+})  # fmt: skip
+
+
+class BatchProducer:
+    """Writes records at least once: `flush` returns when Kafka has confirmed all of them."""
+
+    def __init__(self, kafka: KafkaSettings, *, settings: Mapping[str, Any] | None = None) -> None:
+        self._kafka = kafka
+        self._settings = {**_BOUNDED, **(settings or {})}
+        self._producer: Producer | None = None
+        self._reports = _Reports()
+
+    def __enter__(self) -> BatchProducer:
+        self._producer = self._kafka.producer(self._settings)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer = None
+
+    @property
+    def outstanding(self) -> int:
+        """Records neither confirmed nor refused."""
+        return self._reports.outstanding
+
+    def produce(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Send a record; waits while too many are unconfirmed. Raises InvalidArgument where it is too large."""
+        assert self._producer is not None, "use the producer in a with block"
+        record = self._reports.record
+        try:
+            with kafka_errors(self._kafka, topic=topic):
+                _enqueue(self._producer, topic, key, value, headers=headers, partition=partition, on_delivery=record)
+        except BufferError as error:
+            raise _not_delivered(self._reports, self._kafka) from error
+        self._reports.sent += 1
+        if self._reports.sent % _POLL_EVERY == 0:
+            self._producer.poll(0)
+
+    def poll(self) -> None:
+        """Serve delivery reports, without waiting."""
+        assert self._producer is not None, "use the producer in a with block"
+        self._producer.poll(0)
+
+    def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+        """Return when every record since the last flush is confirmed.
+
+        Raises Unavailable (NOT_DELIVERED) with their number if some are not: read the input again from the committed
+        offset. They are forgotten here.
+        """
+        assert self._producer is not None, "use the producer in a with block"
+        self._producer.flush(timeout_s)
+        reports, self._reports = self._reports, _Reports()
+        if reports.delivered < reports.sent:
+            self._producer.purge()
+            raise _not_delivered(reports, self._kafka)
+
+
+class StreamProducer:
+    """Writes the records of one stream and knows which offsets they got.
+
+    The caller chooses partitions. Idempotent: a record is in the log once, in the order of the calls per partition.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topic: str,
+        *,
+        headers: Headers | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._kafka = kafka
+        self.topic = topic
+        self._headers = headers
+        self._settings = {**_BOUNDED, "linger.ms": 20, **(settings or {})}
+        self._producer: Producer | None = None
+        self._reports = _Reports()
+
+    def __enter__(self) -> StreamProducer:
+        self._producer = self._kafka.producer(self._settings)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._producer is not None:
+            self._producer.purge()
+            self._producer = None
+
+    @property
+    def sent(self) -> int:
+        """Records given to `send`."""
+        return self._reports.sent
+
+    @property
+    def delivered(self) -> int:
+        """Records that Kafka has confirmed, as far as their reports were served."""
+        return self._reports.delivered
+
+    def send(self, partition: int, key: bytes | None, value: bytes) -> None:
+        """Send a record; waits while too many are unconfirmed.
+
+        Raises InvalidArgument where the record is too large (it is not sent), Unavailable (NOT_DELIVERED) as soon as it
+        is known that an earlier one was not delivered.
+        """
+        producer, reports = self._open_producer, self._reports
+        try:
+            _enqueue(
+                producer, self.topic, key, value,
+                headers=self._headers, partition=partition, on_delivery=reports.record,
+            )  # fmt: skip
+        except BufferError as error:
+            raise _not_delivered(reports, self._kafka) from error
+        except KafkaException as error:
+            raise as_headrace_error(error.args[0], self._kafka, topic=self.topic) from error
+        reports.sent += 1
+        if reports.sent % _POLL_EVERY == 0:
+            producer.poll(0)
+            if reports.failure is not None:
+                self.flush()
+
+    def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+        """Return when every record is confirmed. Raises NOT_DELIVERED with the number of those that are not."""
+        self._open_producer.flush(timeout_s)
+        if self._reports.delivered < self._reports.sent:
+            raise _not_delivered(self._reports, self._kafka)
+
+    def ranges(self) -> list[stream_pb2.OffsetRange]:
+        """From the first to the last confirmed offset in each partition. Others may have written between them."""
+        return [
+            stream_pb2.OffsetRange(topic=self.topic, partition=number, start=first, end=last + 1)
+            for number, (first, last) in sorted(self._reports.spans.items())
+        ]
+
+    def announce(self, topic: str, key: bytes, value: bytes, headers: Headers) -> None:
+        """Write one record to another topic and return when it is confirmed."""
+        reports = _Reports(sent=1)
+        with kafka_errors(self._kafka, topic=topic):
+            _enqueue(self._open_producer, topic, key, value, headers=headers, on_delivery=reports.record)
+        self._open_producer.flush(DELIVERY_TIMEOUT_S)
+        if reports.delivered < 1:
+            raise _not_delivered(reports, self._kafka)
+
+    @property
+    def _open_producer(self) -> Producer:
+        assert self._producer is not None, "use the producer in a with block"
+        return self._producer
+
+
+@dataclass
+class _Reports:
+    """What the delivery reports said. spans: partition → (first, last) confirmed offset."""
+
+    sent: int = 0
+    delivered: int = 0
+    failed: int = 0
+    failure: KafkaError | None = None
+    spans: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def outstanding(self) -> int:
+        return self.sent - self.delivered - self.failed
+
+    def record(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.failed += 1
+            self.failure = self.failure or error
+            return
+        self.delivered += 1
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        assert offset is not None
+        # Reports of one partition come in the order of their offsets.
+        first, _ = self.spans.get(partition, (offset, offset))
+        self.spans[partition] = (first, offset)
+
+
+def _enqueue(
+    producer: Producer,
+    topic: str,
+    key: bytes | None,
+    value: bytes | None,
+    *,
+    headers: Headers | None = None,
+    partition: int | None = None,
+    on_delivery: Any = None,
+    timeout_s: float = DELIVERY_TIMEOUT_S,
+) -> None:
+    """Give the record to librdkafka; wait while its queue is full.
+
+    Raises InvalidArgument where the record is too large, BufferError when the queue was full for `timeout_s`.
+    """
+    deadline = 0.0
+    while True:
+        try:
+            producer.produce(
+                topic,
+                value,
+                key,
+                partition=_ANY_PARTITION if partition is None else partition,
+                on_delivery=on_delivery,
+                headers=headers,
+            )
+            return
+        except BufferError:
+            deadline = deadline or time.monotonic() + timeout_s
+            if time.monotonic() > deadline:
+                raise
+            producer.poll(0.1)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                raise _too_large(topic, key, value) from error
+            raise
+
+
+def _not_delivered(reports: _Reports, kafka: KafkaSettings) -> HeadraceError:
+    """Records that Kafka did not confirm, with their exact number."""
+    missing = reports.sent - reports.delivered
+    why = reports.failure.str() if reports.failure is not None else "no confirmation in time"
+    cause = as_headrace_error(reports.failure, kafka) if reports.failure is not None else None
+    return Unavailable(
+        error_pb2.REASON_NOT_DELIVERED,
+        f"{missing} of {reports.sent} records were not confirmed by Kafka at {kafka.bootstrap_servers}: {why}",
+        undelivered=missing,
+        sent=reports.sent,
+        cause=cause.reason_name if cause is not None else "DEADLINE",
+        bootstrap_servers=kafka.bootstrap_servers,
+    )
+
+
+def _too_large(topic: str, key: bytes | None, value: bytes | None) -> InvalidArgument:
+    """The record is larger than the producer sends."""
+    size, limit = len(key or b"") + len(value or b""), MESSAGE_MAX_BYTES
+    return InvalidArgument(
+        error_pb2.REASON_INVALID_FIELD,
+        f"a record of {size} bytes for {topic!r} is larger than the {limit} bytes that one record may have "
+        "(message.max.bytes)",
+        topic=topic,
+        size_bytes=size,
+        limit_bytes=limit,
+    )
