@@ -92,7 +92,7 @@ def fill(message: Message, value: Any, path: str = "") -> list[FieldViolation]:
 
 def set_scalar(message: Message, field: FieldDescriptor, value: Any) -> bool:
     """Sets one field (replacing it) or adds to it where it is repeated; False when the value does not fit."""
-    if field.is_repeated and not isinstance(value, list):
+    if field.is_repeated and not is_map(field) and not isinstance(value, list):
         value = [value]
     leaf = type(message)()
     try:

@@ -10,6 +10,7 @@ from gateway.errors import Refused
 from headrace.errors import Cancelled, DeadlineExceeded, InvalidArgument, PermissionDenied, ResourceExhausted
 from headrace.v1 import error_pb2
 
+MAX_HEAD_BYTES = 16 * 1024
 # Between two pieces of a body.
 BODY_PAUSE_S = 10.0
 MAX_QUERY_FIELDS = 1000
@@ -36,6 +37,17 @@ def query_of(request: Request) -> list[tuple[str, str]]:
         raise _malformed("The query is not UTF-8 in percent-encoding.") from error
     except ValueError as error:
         raise _malformed(f"The query has more than {MAX_QUERY_FIELDS} fields.") from error
+
+
+def check_head(request: Request) -> None:
+    """Refuses headers that are too large, and a body of two lengths: what is one request here must be one request for
+    every proxy before us."""
+    headers = request.scope["headers"]
+    if sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
+        raise Refused(431, _malformed(f"The headers are larger than {MAX_HEAD_BYTES} bytes."))
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in headers}:
+        error = _malformed("Content-Length and Transfer-Encoding exclude each other.")
+        raise Refused(400, error, {"connection": "close"})
 
 
 def check_origin(request: Request) -> None:

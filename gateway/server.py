@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 FIRST_MESSAGE_S = 1.0
 # The head of a request has to be here after so long, or the connection is closed.
 HEAD_S = 10.0
-MAX_HEAD_BYTES = 16 * 1024
 # Requests that still run so long after the signal to stop are cut.
 DRAIN_S = 20
 # Bodies and answers beyond this are transcoded in a thread, so that they do not hold the others up.
@@ -144,6 +143,7 @@ class Api:
     async def _call(self, request: Request) -> Response:
         match = _match(request)
         request.scope["headrace.route"] = match.route.template
+        requests.check_head(request)
         requests.check_origin(request)
         timeout_s = requests.timeout_s(request, self._settings.request_timeout_s)
         query = requests.query_of(request)
@@ -356,7 +356,7 @@ def _uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=DRAIN_S,
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        h11_max_incomplete_event_size=requests.MAX_HEAD_BYTES,
     )
 
 

@@ -22,7 +22,7 @@ class Echo(grpc.GenericRpcHandler):
 
     def __init__(self) -> None:
         self.port = 0
-        self.asked: list[tuple[str, Message]] = []
+        self.asked: list[tuple[str, Any]] = []
         self.answers: dict[str, Sequence[Answer]] = {}
         self.timeouts_s: list[float | None] = []
         self.cancelled = asyncio.Event()
@@ -41,7 +41,7 @@ class Echo(grpc.GenericRpcHandler):
             return None
         make = grpc.unary_stream_rpc_method_handler if method.server_streaming else grpc.unary_unary_rpc_method_handler
         behavior = self._stream(method) if method.server_streaming else self._unary(method)
-        return make(  # type: ignore[operator]
+        return make(
             behavior,
             request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
             response_serializer=lambda message: message.SerializeToString(),

@@ -1,5 +1,7 @@
 """Every HTTP rule of the protos reaches its method."""
 
+from typing import Any
+
 import pytest
 from google.protobuf import json_format
 
@@ -17,14 +19,13 @@ async def test_every_unary_rule_reaches_its_method(behind: Behind, route: routes
     path = route.template
     for field in route.path_fields:
         path = path.replace("{" + field + "}", "7")
-    body = {"json": {}} if route.body else {}
-    answer = await behind.http.request(route.verb, path, **body)
+    answer = await behind.http.request(route.verb, path, json={} if route.body else None)
     assert answer.status_code == 200, answer.text
     name, request = behind.echo.asked[-1]
     assert name == route.method.name
     asked = json_format.MessageToDict(request, preserving_proto_field_name=True)
     for field in route.path_fields:
-        value = asked
+        value: Any = asked
         for part in field.split("."):
             value = value[part]
         assert value == "7"
@@ -32,7 +33,9 @@ async def test_every_unary_rule_reaches_its_method(behind: Behind, route: routes
 
 async def test_internal_methods_have_no_route() -> None:
     routed = {route.method.name for route in routes.routes()}
-    assert routed.isdisjoint({"ReportReplica", "Report", "UploadArtifact", "RecordStream", "AwaitStream", "ValidateCode"})
+    assert routed.isdisjoint(
+        {"ReportReplica", "Report", "UploadArtifact", "RecordStream", "AwaitStream", "ValidateCode"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +44,11 @@ async def test_internal_methods_have_no_route() -> None:
         ("/v1/results/7", "GetResult", {"id": b"7"}),
         ("/v1/results/7:watch", "WatchResults", {"result_id": b"7"}),
         ("/v1/deployments/7:watch", "WatchResults", {"deployment_id": b"7"}),
-        ("/v1/results/7/artifacts/model.keras:download", "DownloadArtifact", {"result_id": b"7", "name": b"model.keras"}),
+        (
+            "/v1/results/7/artifacts/model.keras:download",
+            "DownloadArtifact",
+            {"result_id": b"7", "name": b"model.keras"},
+        ),
         ("/v1/results/7/artifacts/a%2Fb%3Ac:download", "DownloadArtifact", {"result_id": b"7", "name": b"a/b:c"}),
     ],
 )
