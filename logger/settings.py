@@ -1,0 +1,16 @@
+"""What the logger is told."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Read once, in `__main__`, from the environment (`HEADRACE_` + the name in capitals)."""
+
+    address: str
+    """The control plane, HOST:PORT."""
+    kafka: str
+    """Bootstrap servers of the control topic."""
+    control_topic: str = "KAFKA_ML_CONTROL_TOPIC"
+    metrics_listen: str = ""
+    """HOST:PORT of /metrics, /healthz and /readyz; empty: none."""
