@@ -1,0 +1,247 @@
+"""`headrace infer …` and `headrace inference …`."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
+
+import grpc
+import typer
+
+from cli import output
+from cli.connection import control_plane, find_inference, list_all
+from cli.home import gateway_url
+from cli.logs import print_logs
+from cli.output import Json, Limit
+from headrace.errors import DeadlineExceeded, FailedPrecondition, from_status
+from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2
+from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+
+app = typer.Typer()
+Value = TypeVar("Value")
+
+TIMEOUT_S = 60.0
+STOP_DEADLINE_S = 60.0
+POLL_S = 0.2
+Name = Annotated[str, typer.Argument(metavar="INFERENCE", help="Its name or id.")]
+GUARANTEES = {
+    "exactly-once": inference_pb2.GUARANTEE_EXACTLY_ONCE,
+    "at-least-once": inference_pb2.GUARANTEE_AT_LEAST_ONCE,
+}
+STARTS = {
+    "committed": inference_pb2.START_POSITION_COMMITTED,
+    "earliest": inference_pb2.START_POSITION_EARLIEST,
+    "latest": inference_pb2.START_POSITION_LATEST,
+}
+ERROR_POLICIES = {
+    "dead-letter": inference_pb2.ERROR_POLICY_DEAD_LETTER,
+    "skip": inference_pb2.ERROR_POLICY_SKIP,
+    "stop": inference_pb2.ERROR_POLICY_STOP,
+}
+
+
+def infer(  # noqa: PLR0913 - an option each
+    result: Annotated[int, typer.Argument(metavar="RESULT", help="The id of a finished result.", min=1)],
+    input_topic: Annotated[str, typer.Option("--input-topic", "-i", help="Questions come from here.")],
+    output_topic: Annotated[str, typer.Option("--output-topic", "-o", help="Answers go here.")],
+    replicas: Annotated[int, typer.Option("--replicas", "-r", min=1, help="Processes.")] = 1,
+    name: Annotated[str, typer.Option("--name", help="Default: made of the model's name and version.")] = "",
+    guarantee: Annotated[str, typer.Option("--guarantee", help="exactly-once or at-least-once.")] = "exactly-once",
+    start: Annotated[str, typer.Option("--start", help="committed, earliest or latest.")] = "committed",
+    on_error: Annotated[str, typer.Option("--on-error", help="dead-letter, skip or stop.")] = "dead-letter",
+    max_rows: Annotated[int, typer.Option("--max-rows", min=0, help="Rows of a batch. 0: adapts.")] = 0,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when all replicas run.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Let a trained model answer a topic with a topic. Formats and shapes are those that it was trained on."""
+    inference = inference_pb2.Inference(
+        name=name,
+        result_id=result,
+        replicas=replicas,
+        input_topic=input_topic,
+        output_topic=output_topic,
+        guarantee=_chosen(GUARANTEES, guarantee, "--guarantee"),
+        start=_chosen(STARTS, start, "--start"),
+        on_error=_chosen(ERROR_POLICIES, on_error, "--on-error"),
+        batch=inference_pb2.BatchSettings(max_rows=max_rows),
+    )
+    with control_plane() as channel:
+        created = create_inference(channel, inference)
+        if wait:
+            with output.errors.status("Starting the replicas"):
+                created = await_running(channel, created.id)
+    if as_json:
+        output.print_json(created)
+        return
+    state = output.inference_state_name(created.state)
+    output.console.print(f"Inference {created.id} ({created.name}) is {state}.")
+    output.console.print(f"Ask it: headrace predict {created.id} FILE")
+    output.console.print(f"Watch it: {gateway_url()}/inferences/{created.id}")
+
+
+def create_inference(channel: grpc.Channel, inference: inference_pb2.Inference) -> inference_pb2.Inference:
+    """Create it; sent again after a lost answer, it is the same one."""
+    request = deployment_manager_pb2.CreateInferenceRequest(inference=inference, request_id=str(uuid.uuid4()))
+    return DeploymentManagerStub(channel).CreateInference(request, timeout=TIMEOUT_S)  # type: ignore[no-any-return]
+
+
+def await_running(channel: grpc.Channel, inference_id: int, timeout_s: float = 120.0) -> inference_pb2.Inference:
+    """Return when all replicas run. Raises why it failed, or DeadlineExceeded."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = _get(channel, inference_id)
+        if found.state == inference_pb2.INFERENCE_STATE_RUNNING:
+            return found
+        if found.state == inference_pb2.INFERENCE_STATE_FAILED:
+            raise from_status(found.error)
+        if found.state in (inference_pb2.INFERENCE_STATE_STOPPING, inference_pb2.INFERENCE_STATE_STOPPED):
+            raise FailedPrecondition(
+                error_pb2.REASON_WRONG_STATE, f"inference {inference_id} was stopped before it ran", id=inference_id
+            )
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded(
+                error_pb2.REASON_DEADLINE,
+                f"inference {inference_id} does not run after {timeout_s:g} s; "
+                f"`headrace inference logs {inference_id}` shows what its processes say",
+                id=inference_id,
+            )
+        time.sleep(POLL_S)
+
+
+@app.command("list")
+def list_inferences(limit: Limit = 50, as_json: Json = False) -> None:
+    """List the inferences, newest first."""
+    with control_plane() as channel:
+        manager = DeploymentManagerStub(channel)
+        found = list_all(manager.ListInferences, deployment_manager_pb2.ListInferencesRequest(), limit)
+    if as_json:
+        output.print_json(found)
+        return
+    output.print_table(
+        ["#id", "name", "model", "state", "replicas", "input", "output", "#lag", "#rows/s"],
+        [_row(each) for each in found.inferences],
+        empty="There are no inferences yet; start one with `headrace infer RESULT`.",
+        more=bool(found.next_page_token),
+    )
+
+
+@app.command()
+def show(name: Name, as_json: Json = False) -> None:
+    """Show an inference and its replicas."""
+    with control_plane() as channel:
+        found = _get(channel, find_inference(channel, name).id)
+    if as_json:
+        output.print_json(found)
+        return
+    output.print_fields({
+        "id": found.id,
+        "name": found.name,
+        "model": f"{found.model_name}, version {found.model_version} (result {found.result_id})",
+        "state": output.styled_state(output.inference_state_name(found.state)),
+        "why": output.error_line(found.error),
+        "input": found.input_topic,
+        "output": found.output_topic,
+        "guarantee": inference_pb2.Guarantee.Name(found.guarantee).removeprefix("GUARANTEE_").lower().replace("_", "-"),
+        "created": output.ago(found.create_time),
+        "page": f"{gateway_url()}/inferences/{found.id}",
+    })  # fmt: skip
+    output.print_table(
+        ["#replica", "state", "partitions", "#lag", "#rows/s", "#answered", "#dead letters", "#restarts", "error"],
+        [_replica_row(replica) for replica in found.replica_states],
+        empty="No replica has reported yet.",
+    )
+
+
+@app.command()
+def scale(
+    name: Name, replicas: Annotated[int, typer.Argument(min=1, help="How many processes.")], as_json: Json = False
+) -> None:
+    """Change the number of replicas while data flow."""
+    with control_plane() as channel:
+        found = find_inference(channel, name)
+        request = deployment_manager_pb2.UpdateInferenceRequest(
+            inference=inference_pb2.Inference(id=found.id, replicas=replicas), update_mask={"paths": ["replicas"]}
+        )
+        updated = DeploymentManagerStub(channel).UpdateInference(request, timeout=TIMEOUT_S)
+    if as_json:
+        output.print_json(updated)
+        return
+    output.console.print(f"Inference {updated.id} gets {updated.replicas} replicas.")
+
+
+@app.command()
+def stop(
+    name: Name,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when it has stopped.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Stop an inference between two transactions; what it has answered stays answered."""
+    with control_plane() as channel:
+        found = find_inference(channel, name)
+        request = deployment_manager_pb2.StopInferenceRequest(id=found.id)
+        stopped = DeploymentManagerStub(channel).StopInference(request, timeout=TIMEOUT_S)
+        deadline = time.monotonic() + STOP_DEADLINE_S
+        while wait and stopped.state == inference_pb2.INFERENCE_STATE_STOPPING and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            stopped = _get(channel, found.id)
+    if as_json:
+        output.print_json(stopped)
+        return
+    output.console.print(f"Inference {found.id} is {output.inference_state_name(stopped.state)}.")
+
+
+@app.command()
+def delete(
+    name: Name, force: Annotated[bool, typer.Option("--force", help="Stop it first if it runs.")] = False
+) -> None:
+    """Delete a stopped inference."""
+    with control_plane() as channel:
+        found = find_inference(channel, name)
+        request = deployment_manager_pb2.DeleteInferenceRequest(id=found.id, force=force)
+        DeploymentManagerStub(channel).DeleteInference(request, timeout=TIMEOUT_S)
+    output.console.print(f"Deleted inference {found.id}.")
+
+
+@app.command()
+def logs(
+    name: Name,
+    follow_lines: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the inference ends.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print the log of an inference's processes."""
+    with control_plane() as channel:
+        inference_id = find_inference(channel, name).id
+    print_logs(deployment_manager_pb2.WatchLogsRequest(inference_id=inference_id, no_follow=not follow_lines), as_json)
+
+
+def _get(channel: grpc.Channel, inference_id: int) -> inference_pb2.Inference:
+    request = deployment_manager_pb2.GetInferenceRequest(id=inference_id)
+    return DeploymentManagerStub(channel).GetInference(request)  # type: ignore[no-any-return]
+
+
+def _row(found: inference_pb2.Inference) -> tuple[object, ...]:
+    states = found.replica_states
+    running = sum(each.state == inference_pb2.INFERENCE_STATE_RUNNING for each in states)
+    return (
+        found.id, found.name, f"{found.model_name} {found.model_version}",
+        output.styled_state(output.inference_state_name(found.state)), f"{running} of {found.replicas}",
+        found.input_topic, found.output_topic, output.count(sum(each.lag for each in states)),
+        output.count(sum(each.rows_per_second for each in states)),
+    )  # fmt: skip
+
+
+def _replica_row(replica: inference_pb2.ReplicaState) -> tuple[object, ...]:
+    return (
+        replica.slot, output.styled_state(output.inference_state_name(replica.state)),
+        ", ".join(map(str, replica.partitions)), output.count(replica.lag), output.count(replica.rows_per_second),
+        output.count(replica.answered_count), output.count(replica.dead_letter_count), replica.restart_count,
+        output.error_line(replica.error),
+    )  # fmt: skip
+
+
+def _chosen(known: Mapping[str, Value], text: str, option: str) -> Value:
+    if text not in known:
+        raise typer.BadParameter(f"{option} {text!r} is unknown; choose one of {', '.join(known)}")
+    return known[text]

@@ -1,0 +1,110 @@
+"""`headrace predict …`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import grpc
+import typer
+
+from cli import output
+from cli.connection import control_plane, find_inference
+from cli.home import kafka_address
+from cli.output import Json
+from cli.questions import Answers, ask
+from cli.records import read_records
+from headrace.errors import DeadlineExceeded, FailedPrecondition
+from headrace.v1 import error_pb2, inference_pb2, result_collector_pb2, stream_pb2
+from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
+from streams.codecs import codec_for
+from streams.kafka import KafkaSettings
+
+SHOWN_VALUES = 12
+
+
+def predict(
+    inference: Annotated[str, typer.Argument(metavar="INFERENCE", help="Its name or id.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (numbers, with a header) or NPZ.")],
+    label: Annotated[str, typer.Option("--label", "-l", help="Column or array with labels, to compare with.")] = "",
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds without any answer to wait.")] = 30.0,
+    kafka: Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Default: that of this home.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Send the rows of a file to an inference's input topic and print the answers of its output topic."""
+    records = read_records(file, label=label)
+    with control_plane() as channel:
+        found = find_inference(channel, inference)
+        _check_running(found)
+        codec = codec_for(*input_encoding(channel, found))
+    questions = [codec.encode_sample(row) for row in records.samples]
+    with output.errors.status(f"Asking {output.count(len(questions))} questions"):
+        answers = ask(
+            KafkaSettings(kafka_address(kafka)), found.input_topic, [found.output_topic], questions, timeout_s=timeout_s
+        )
+    values = [_values(answer) for answer in answers.first(found.output_topic)]
+    if as_json:
+        output.print_json({"predictions": [{"values": each} for each in values], "seconds": answers.seconds})
+    else:
+        labels = None if records.labels is None or not label else [each.item() for each in records.labels]
+        _print_answers(values, labels, answers)
+    if missing := answers.missing():
+        raise DeadlineExceeded(
+            error_pb2.REASON_DEADLINE,
+            f"{missing} of {len(questions)} questions have no answer; `headrace inference show {found.id}` tells why",
+        )
+
+
+def input_encoding(
+    channel: grpc.Channel, inference: inference_pb2.Inference
+) -> tuple[stream_pb2.DataFormat, dict[str, str]]:
+    """How the inference's questions are encoded: its own setting, else that of the stream it was trained on."""
+    if inference.input_format:
+        return inference.input_format, dict(inference.input_config)
+    request = result_collector_pb2.GetResultRequest(id=inference.result_id)
+    stream = ResultCollectorStub(channel).GetResult(request).stream
+    return stream.input_format, dict(inference.input_config or stream.input_config)
+
+
+def _check_running(found: inference_pb2.Inference) -> None:
+    if found.state in (inference_pb2.INFERENCE_STATE_STOPPED, inference_pb2.INFERENCE_STATE_FAILED):
+        state = output.inference_state_name(found.state)
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE, f"inference {found.id} is {state}, nobody would answer", id=found.id
+        )
+
+
+def _values(answer: bytes | None) -> Any:
+    return json.loads(answer)["values"] if answer else None
+
+
+def _print_answers(values: Sequence[Any], labels: Sequence[Any] | None, answers: Answers) -> None:
+    rows = [
+        (number, *([labels[number]] if labels is not None else []), best(value), _shown(value))
+        for number, value in enumerate(values)
+    ]
+    columns = ["#row", *(["#label"] if labels is not None else []), "#answer", "values"]
+    output.print_table(columns, rows, empty="The file has no rows.")
+    if labels is not None and all(value is not None for value in values):
+        right = sum(best(value) == label for value, label in zip(values, labels, strict=True))
+        output.console.print(f"{right} of {len(labels)} are right ({right / len(labels):.1%}).")
+    if answers.seconds:
+        output.console.print(f"{len(values) / answers.seconds:,.0f} rows/s")
+
+
+def best(values: Any) -> Any:
+    """The class with the best score; the value itself where there is only one."""
+    if not isinstance(values, list) or not values or isinstance(values[0], list):
+        return ""
+    return values[0] if len(values) == 1 else max(range(len(values)), key=lambda place: values[place])
+
+
+def _shown(values: Any) -> str:
+    if values is None:
+        return "no answer"
+    if not isinstance(values, list) or (values and isinstance(values[0], list)):
+        return json.dumps(values)[:100]
+    more = " …" if len(values) > SHOWN_VALUES else ""
+    return " ".join(output.number(value) for value in values[:SHOWN_VALUES]) + more
