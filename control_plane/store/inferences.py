@@ -12,7 +12,7 @@ from control_plane.store import changes
 from control_plane.store.changes import Kind
 from control_plane.store.clock import now_us
 from control_plane.store.lookups import check_etag, check_name_free, row_of
-from control_plane.store.rows import error_bytes, inference_message
+from control_plane.store.rows import error_bytes, inference_message, parse
 from control_plane.store.states import FINAL_INFERENCE_STATES, inference_state_name
 from control_plane.store.tables import InferenceRow, ReplicaRow, ResultRow
 from headrace.errors import FailedPrecondition
@@ -44,6 +44,8 @@ class Replica:
     failure_count: int
     retry_time_us: int | None
     report_time_us: int | None
+    # What it last said is wrong.
+    error: status_pb2.Status | None
 
 
 def create(inference: inference_pb2.Inference) -> inference_pb2.Inference:
@@ -149,8 +151,7 @@ def start_replica(inference_id: int, slot: int) -> int:
     row.attempt += 1
     row.restart_count = row.attempt - 1
     row.retry_time = None
-    row.state = inference_pb2.INFERENCE_STATE_STARTING
-    _save_replica(row)
+    _put_starting(row, _said_error(row))
     return row.attempt
 
 
@@ -168,6 +169,9 @@ def report_replica(inference_id: int, attempt: int, said: inference_pb2.ReplicaS
             attempt=current,
         )
     row.state_pb = said.SerializeToString()
+    if row.state != said.state:
+        # The state of the whole may follow.
+        changes.note(Kind.INFERENCE, inference_id)
     row.state = said.state
     row.report_time = now_us()
     if said.state == inference_pb2.INFERENCE_STATE_RUNNING:
@@ -175,34 +179,41 @@ def report_replica(inference_id: int, attempt: int, said: inference_pb2.ReplicaS
     _save_replica(row)
 
 
-def observe_replica(inference_id: int, slot: int, state: int, error: status_pb2.Status | None = None) -> None:
-    """What the reconciler sees of a slot's process."""
-    row = _replica_row(inference_id, slot)
-    said = inference_pb2.ReplicaState()
-    said.ParseFromString(bytes(row.state_pb or b""))
-    if error is None:
-        said.ClearField("error")
-    else:
-        said.error.CopyFrom(error)
-    row.state_pb = said.SerializeToString()
-    row.state = state
-    _save_replica(row)
-
-
 def record_replica_failure(inference_id: int, slot: int, error: status_pb2.Status | None, retry_time_us: int) -> int:
-    """A slot's process ended by itself: count it; returns how many did in a row without running."""
+    """A slot's process ended by itself: count it; returns how many did in a row without running.
+
+    `error` replaces what it said itself; None keeps that. The next one may start at `retry_time_us`.
+    """
     row = _replica_row(inference_id, slot)
     row.failure_count += 1
     row.retry_time = retry_time_us
-    row.save()
-    observe_replica(inference_id, slot, inference_pb2.INFERENCE_STATE_STARTING, error)
+    _put_starting(row, error or _said_error(row))
     return int(row.failure_count)
+
+
+def restart_replica(inference_id: int, slot: int, retry_time_us: int) -> None:
+    """A slot's process ended because it was told to, and another one is wanted."""
+    row = _replica_row(inference_id, slot)
+    row.retry_time = retry_time_us
+    _put_starting(row, None)
 
 
 def drop_replicas(inference_id: int, from_slot: int) -> None:
     """Forget the slots from this one on; their processes are gone."""
     ReplicaRow.delete().where(ReplicaRow.inference_id == inference_id, ReplicaRow.slot >= from_slot).execute()
     changes.note(Kind.REPLICA, inference_id)
+
+
+def _said_error(row: ReplicaRow) -> status_pb2.Status | None:
+    said = parse(inference_pb2.ReplicaState, row.state_pb)
+    return said.error if said.HasField("error") else None
+
+
+def _put_starting(row: ReplicaRow, error: status_pb2.Status | None) -> None:
+    """Of what the process said only the error is still true."""
+    row.state = inference_pb2.INFERENCE_STATE_STARTING
+    row.state_pb = inference_pb2.ReplicaState(error=error).SerializeToString()
+    _save_replica(row)
 
 
 def _replica_row(inference_id: int, slot: int) -> ReplicaRow:
@@ -228,6 +239,7 @@ def _replica(row: ReplicaRow) -> Replica:
         failure_count=row.failure_count,
         retry_time_us=row.retry_time,
         report_time_us=row.report_time,
+        error=_said_error(row),
     )
 
 
