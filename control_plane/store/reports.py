@@ -9,7 +9,7 @@ from control_plane.store import results
 from control_plane.store.clock import now_us
 from control_plane.store.lookups import row_of
 from control_plane.store.rows import error_bytes, event_message, parse
-from control_plane.store.states import is_final
+from control_plane.store.states import FINAL_STATES, is_final
 from control_plane.store.tables import ArtifactRow, EventRow, ResultRow
 from headrace.errors import FailedPrecondition
 from headrace.v1 import deployment_pb2, error_pb2, result_collector_pb2, result_pb2
@@ -84,8 +84,8 @@ def _apply(row: ResultRow, event: ReportRequest) -> None:
 
 
 def _apply_state(row: ResultRow, change: result_collector_pb2.StateChange) -> None:
-    if row.state == deployment_pb2.STATE_CANCELLING:
-        # Next is CANCELLED, which whoever stops the process says.
+    if row.state in (deployment_pb2.STATE_CANCELLING, deployment_pb2.STATE_CREATED):
+        # Its process was told to end; whoever stops it says what comes next.
         return
     if change.state == deployment_pb2.STATE_FINISHED:
         _check_has_artifact(row)
@@ -167,7 +167,9 @@ def epoch_page(result_id: int, *, after_number: int, limit: int) -> list[result_
     return [event_message(row).epoch for row in query.order_by(EventRow.epoch).limit(limit)]
 
 
-def events_after(result_ids: Sequence[int], sequence: int, limit: int) -> list[result_pb2.ResultEvent]:
-    """What watchers of these results have not seen, in order."""
-    query = EventRow.select().where(EventRow.result_id.in_(result_ids), EventRow.id > sequence)
-    return [event_message(row) for row in query.order_by(EventRow.id).limit(limit)]
+def watch_page(result_ids: Sequence[int], after: int, limit: int) -> tuple[list[result_pb2.ResultEvent], set[int]]:
+    """What watchers of these results have not seen, in order; and which of the results have not ended, as of then."""
+    query = EventRow.select().where(EventRow.result_id.in_(result_ids), EventRow.id > after)
+    events = [event_message(row) for row in query.order_by(EventRow.id).limit(limit)]
+    running = ResultRow.select(ResultRow.id).where(ResultRow.id.in_(result_ids), ResultRow.state.not_in(FINAL_STATES))
+    return events, {row.id for row in running}

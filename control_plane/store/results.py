@@ -44,12 +44,18 @@ class ActiveResult:
     framework: int
     state: int
     attempt: int
+    # How many events of this attempt are stored.
+    acked_seq: int
     has_stream: bool
     resources: deployment_pb2.Resources
     # Attempts in a row that ended without progress, the error of the last one, and when the next may start.
     failure_count: int
     failure: status_pb2.Status | None
     retry_time_us: int | None
+
+
+# What has ended, or is told to end, is not put into another state by what its process does.
+_UNTOUCHABLE = (*FINAL_STATES, deployment_pb2.STATE_CANCELLING)
 
 
 def create(deployment: DeploymentRow, model: ModelRow, settings: deployment_pb2.TrainingSettings) -> ResultRow:
@@ -126,6 +132,7 @@ def start_attempt(id: int) -> int:
     row.attempt += 1
     row.acked_seq = 0
     row.retry_time = None
+    row.failure_pb = None
     row.start_time = row.start_time or now_us()
     enter(row, deployment_pb2.STATE_STARTING)
     return row.attempt
@@ -143,17 +150,33 @@ def set_state(id: int, state: int, error: status_pb2.Status | None = None) -> No
 def record_failure(id: int, error: status_pb2.Status | None, retry_time_us: int) -> int:
     """An attempt ended without an end of the training: count it; returns how many did in a row without progress.
 
-    `error` replaces what the attempt reported itself; None keeps that. The next attempt may start at `retry_time_us`.
+    `error` replaces what the attempt reported itself; None keeps that. The next attempt may start at `retry_time_us`;
+    until then the result is STARTING.
     """
     row = row_of(ResultRow, id)
     row.failure_count += 1
     row.retry_time = retry_time_us
     if error is not None:
         row.failure_pb = error_bytes(error)
-    row.update_time = now_us()
-    row.save()
-    changes.note(Kind.RESULT, id)
+    enter(row, row.state if row.state in _UNTOUCHABLE else deployment_pb2.STATE_STARTING)
     return row.failure_count
+
+
+def requeue(id: int) -> None:
+    """Back into the queue, without a failure, unless it has ended or is being cancelled."""
+    row = row_of(ResultRow, id)
+    if row.state not in (*_UNTOUCHABLE, deployment_pb2.STATE_CREATED):
+        row.retry_time = None
+        enter(row, deployment_pb2.STATE_CREATED)
+
+
+def give_way(id: int) -> bool:
+    """Back into the queue if it only waits for its stream; False when it does more by now."""
+    row = row_of(ResultRow, id)
+    if row.state not in (deployment_pb2.STATE_STARTING, deployment_pb2.STATE_WAITING):
+        return False
+    requeue(id)
+    return True
 
 
 def add_artifact(id: int, attempt: int, artifact: result_pb2.Artifact) -> result_pb2.Artifact:
@@ -182,6 +205,11 @@ def artifacts(id: int) -> list[result_pb2.Artifact]:
 
 def digest_is_used(sha256: str) -> bool:
     return bool(ArtifactRow.select(ArtifactRow.id).where(ArtifactRow.sha256 == sha256).exists())
+
+
+def check_may_change(id: int, attempt: int) -> None:
+    """NotFound, or FENCED unless the attempt is the current one of a result that runs."""
+    check_attempt(row_of(ResultRow, id), attempt)
 
 
 def check_attempt(row: ResultRow, attempt: int) -> None:
@@ -265,6 +293,7 @@ def _active(row: ResultRow) -> ActiveResult:
         framework=row.framework,
         state=row.state,
         attempt=row.attempt,
+        acked_seq=row.acked_seq,
         has_stream=joined["stream_id"] is not None,
         resources=parse(deployment_pb2.Resources, joined["resources_pb"]),
         failure_count=row.failure_count,

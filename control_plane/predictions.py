@@ -1,0 +1,189 @@
+"""Predictions: the answers of inferences as they come, and single questions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+from google.protobuf import struct_pb2
+from google.protobuf.json_format import MessageToDict
+
+from control_plane.answers import DEAD_LETTER_SUFFIX, REQUEST_HEADER, Refused
+from control_plane.posting import Place, post
+from control_plane.store import Store, inferences, results, states
+from control_plane.tails import Answer, Prediction, Tails
+from control_plane.validation import refuse
+from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument, not_yet
+from headrace.v1 import error_pb2, inference_pb2, predictions_pb2, stream_pb2
+from headrace.v1.predictions_pb2_grpc import PredictionsServicer
+from streams.codecs import Array, Codec, Spec, codec_for
+from streams.kafka import KafkaSettings
+
+WATCH_LIMIT_S = 600.0
+INFERENCE_EVERY_S = 1.0
+ANSWER_WAIT_S = 10.0
+ANSWER_WAIT_LIMIT_S = 60.0
+# So much of the caller's time is kept for telling him that it is over.
+DEADLINE_RESERVE_S = 0.2
+
+
+class Predictions(PredictionsServicer):
+    def __init__(self, store: Store, kafka: KafkaSettings, *, watch_limit_s: float = WATCH_LIMIT_S) -> None:
+        self._store = store
+        self._kafka = kafka
+        self._tails = Tails(kafka)
+        self._watch_limit_s = watch_limit_s
+
+    async def WatchPredictions(
+        self, request: predictions_pb2.WatchPredictionsRequest, context: Any
+    ) -> AsyncIterator[predictions_pb2.PredictionEvent]:
+        ends = time.monotonic() + self._watch_limit_s
+        inference = await self._inference(request.inference_id)
+        yield predictions_pb2.PredictionEvent(inference=inference)
+        async with self._tail_of(inference) as tail:
+            with tail.watched() as queue:
+                while time.monotonic() < ends and not _has_ended(inference):
+                    async for prediction in _within(queue, INFERENCE_EVERY_S):
+                        yield predictions_pb2.PredictionEvent(prediction=prediction)
+                    inference = await self._inference(request.inference_id)
+                    yield predictions_pb2.PredictionEvent(inference=inference)
+
+    async def Predict(self, request: predictions_pb2.PredictRequest, context: Any) -> predictions_pb2.PredictResponse:
+        inference = await self._inference(request.inference_id)
+        _check_answers(inference)
+        question = _encode(await self._codec(inference), request.sample)
+        wait_s = _wait_s(request, context.time_remaining())
+        request_id = str(uuid.uuid4())
+        async with self._tail_of(inference) as tail:
+            with tail.asked(request_id) as answer:
+                headers = [(REQUEST_HEADER, request_id.encode())]
+                place = await post(self._kafka, inference.input_topic, question, headers=headers)
+                try:
+                    async with asyncio.timeout(wait_s):
+                        prediction = _answered(await answer, place)
+                except TimeoutError:
+                    raise _no_answer(inference, place, wait_s) from None
+        return predictions_pb2.PredictResponse(prediction=prediction)
+
+    async def _inference(self, id: int) -> inference_pb2.Inference:
+        return await self._store.read(lambda: inferences.get(id))
+
+    def _tail_of(self, inference: inference_pb2.Inference) -> Any:
+        return self._tails.of(inference.output_topic, inference.input_topic + DEAD_LETTER_SUFFIX)
+
+    async def _codec(self, inference: inference_pb2.Inference) -> Codec:
+        """Of its questions: as it says itself, else as the stream that its result was trained on."""
+        data_format, config = inference.input_format, dict(inference.input_config)
+        if not (data_format and config):
+            result = await self._store.read(lambda: results.get(inference.result_id, full=False))
+            data_format = data_format or result.stream.input_format
+            config = config or dict(result.stream.input_config)
+        return codec_for(data_format, config)
+
+
+def _has_ended(inference: inference_pb2.Inference) -> bool:
+    return inference.state in states.FINAL_INFERENCE_STATES
+
+
+async def _within(queue: asyncio.Queue[Prediction], seconds: float) -> AsyncIterator[Prediction]:
+    """What comes in so many seconds."""
+    ends = time.monotonic() + seconds
+    while (left_s := ends - time.monotonic()) > 0:
+        try:
+            async with asyncio.timeout(left_s):
+                prediction = await queue.get()
+        except TimeoutError:
+            return
+        yield prediction
+
+
+def _check_answers(inference: inference_pb2.Inference) -> None:
+    """Raise unless the inference runs and answers in numbers."""
+    if _has_ended(inference) or inference.state == inference_pb2.INFERENCE_STATE_STOPPING:
+        state = states.inference_state_name(inference.state)
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"the inference {inference.id} is {state}, so nobody would answer",
+            resource="inference",
+            id=inference.id,
+            state=state,
+        )
+    formats = (stream_pb2.DATA_FORMAT_UNSPECIFIED, stream_pb2.DATA_FORMAT_JSON)
+    if inference.output_format not in formats:
+        raise not_yet("Predict with an output format other than JSON", "read the output topic")
+
+
+def _encode(codec: Codec, sample: struct_pb2.Value) -> bytes:
+    spec = codec.sample_spec
+    if not sample.WhichOneof("kind"):
+        refuse([FieldViolation("sample", "must be a number, or nested lists of numbers")])
+    return codec.encode_sample(_shaped(_array(MessageToDict(sample), spec), spec))
+
+
+def _array(sample: Any, spec: Spec) -> Array:
+    """The sample in the type of the records; InvalidArgument where that type cannot hold it."""
+    try:
+        given = np.asarray(sample)
+        if given.dtype.kind not in "biuf":
+            raise ValueError("not numbers")
+        array = given.astype(spec.dtype)
+    except (ValueError, TypeError):
+        rule = "must be a number, or lists of numbers nested evenly"
+        refuse([FieldViolation("sample", rule)])
+        raise
+    if spec.dtype.kind in "biu" and not np.array_equal(array, given):
+        refuse([FieldViolation("sample", f"has numbers that {spec.dtype.name} cannot hold")])
+    return array
+
+
+def _shaped(array: Array, spec: Spec) -> Array:
+    if not spec.is_known:
+        return array
+    if array.size != np.prod(spec.shape, dtype=np.int64):
+        raise InvalidArgument(
+            error_pb2.REASON_SCHEMA_MISMATCH,
+            f"the sample has the shape {list(array.shape)}, but the model takes {list(spec.shape)}",
+            fields=[FieldViolation("sample", f"must have the shape {list(spec.shape)}")],
+            given_shape=list(array.shape),
+            shape=list(spec.shape),
+        )
+    return array.reshape(spec.shape)
+
+
+def _wait_s(request: predictions_pb2.PredictRequest, remaining_s: float | None) -> float:
+    asked_s = request.wait.ToNanoseconds() / 1e9 if request.HasField("wait") else ANSWER_WAIT_S
+    if asked_s <= 0:
+        refuse([FieldViolation("wait", "must be more than nothing")])
+    limits = [asked_s, ANSWER_WAIT_LIMIT_S]
+    if remaining_s is not None:
+        limits.append(max(0.1, remaining_s - DEADLINE_RESERVE_S))
+    return min(limits)
+
+
+def _answered(answer: Answer, place: Place) -> Prediction:
+    """The prediction; what became a dead letter is the question's fault."""
+    if isinstance(answer, Refused):
+        reasons = dict(error_pb2.Reason.items())
+        raise InvalidArgument(
+            reasons.get(f"REASON_{answer.reason}", error_pb2.REASON_INVALID_FIELD),
+            f"the question {place} was not answered: {answer.message or answer.reason}",
+            source=place,
+        )
+    return answer
+
+
+def _no_answer(inference: inference_pb2.Inference, place: Place, wait_s: float) -> DeadlineExceeded:
+    state = states.inference_state_name(inference.state)
+    return DeadlineExceeded(
+        error_pb2.REASON_DEADLINE,
+        f"no answer within {wait_s:g} s: the question stands at {place}, the inference {inference.id} was {state}; "
+        "its answer will come to the output topic",
+        source=place,
+        wait_s=f"{wait_s:g}",
+        id=inference.id,
+        state=state,
+    )

@@ -1,0 +1,190 @@
+"""Reads output topics as they grow: one thread per topic, however many watch it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+
+from control_plane.answers import Refused, prediction_of, refusal_of, request_of
+from headrace.errors import HeadraceError, NotFound, Unavailable
+from headrace.v1 import predictions_pb2
+from streams.follow import TopicFollower
+from streams.kafka import KafkaSettings, Message, log_ends
+
+log = logging.getLogger(__name__)
+
+# More a second no person can follow; the rest is passed over.
+SAMPLES_PER_S = 100
+QUEUE_LENGTH = 256
+POLL_S = 0.2
+# Pauses while the broker is away.
+RETRY_S = 1.0
+
+Prediction = predictions_pb2.Prediction
+Answer = Prediction | Refused
+
+
+class Tail:
+    """The answers that come to an output topic from now on. Made and stopped by `Tails`."""
+
+    def __init__(self, kafka: KafkaSettings, output_topic: str, dead_letter_topic: str) -> None:
+        self.users = 0
+        self._kafka = kafka
+        self._output_topic = output_topic
+        self._dead_letter_topic = dead_letter_topic
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._stop = threading.Event()
+        self._samples = _Samples(SAMPLES_PER_S)
+        self._watching: set[asyncio.Queue[Prediction]] = set()
+        self._asked: dict[str, asyncio.Future[Answer]] = {}
+        self._thread = threading.Thread(target=self._run, name=f"tail-{output_topic}", daemon=True)
+
+    async def start(self) -> None:
+        """Return when every record that is written from now on will be seen.
+
+        Raises NotFound (UNKNOWN_TOPIC), Unavailable (KAFKA_UNAVAILABLE).
+        """
+        if not self._thread.is_alive():
+            self._thread.start()
+        await asyncio.shield(self._ready)
+
+    async def stop(self) -> None:
+        self._stop.set()
+        await asyncio.to_thread(self._thread.join)
+
+    @contextmanager
+    def watched(self) -> Iterator[asyncio.Queue[Prediction]]:
+        """A sample of the answers; the oldest make room when the reader is slow."""
+        queue: asyncio.Queue[Prediction] = asyncio.Queue(QUEUE_LENGTH)
+        self._watching.add(queue)
+        try:
+            yield queue
+        finally:
+            self._watching.discard(queue)
+
+    @contextmanager
+    def asked(self, request_id: str) -> Iterator[asyncio.Future[Answer]]:
+        """The answer to the question with this id, or why there is none."""
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._asked[request_id] = future
+        try:
+            yield future
+        finally:
+            del self._asked[request_id]
+            future.cancel()
+
+    def _run(self) -> None:
+        try:
+            with ExitStack() as stack:
+                answers = stack.enter_context(_from_now(self._kafka, self._output_topic))
+                dead_letters = self._follow_dead_letters(stack)
+                self._on_loop(self._tell_ready, None)
+                while not self._stop.is_set():
+                    self._step(answers, dead_letters)
+        except HeadraceError as error:
+            log.warning("cannot follow answers", extra={"topic": self._output_topic, "cause": str(error)})
+            self._on_loop(self._tell_ready, error)
+
+    def _step(self, answers: TopicFollower, dead_letters: TopicFollower | None) -> None:
+        try:
+            records = answers.read(POLL_S)
+            refused = dead_letters.read(0) if dead_letters is not None else []
+        except Unavailable:
+            # The consumer finds the broker again by itself.
+            self._stop.wait(RETRY_S)
+            return
+        if self._asked:
+            self._answer([*records, *refused])
+        sampled = [prediction_of(record) for record in self._samples.of(records)]
+        if found := [one for one in sampled if one is not None]:
+            self._on_loop(self._tell_watching, found)
+
+    def _answer(self, records: Sequence[Message]) -> None:
+        for record in records:
+            if (request_id := request_of(record)) in self._asked:
+                answer = refusal_of(record) or prediction_of(record)
+                if answer is not None:
+                    self._on_loop(self._tell_asked, request_id, answer)
+
+    def _follow_dead_letters(self, stack: ExitStack) -> TopicFollower | None:
+        """Where their topic exists."""
+        try:
+            return stack.enter_context(_from_now(self._kafka, self._dead_letter_topic))
+        except NotFound:
+            return None
+
+    def _on_loop(self, tell: Callable[..., None], *arguments: object) -> None:
+        # The loop may have ended: then nobody is left to be told.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(tell, *arguments)
+
+    def _tell_ready(self, error: HeadraceError | None) -> None:
+        if self._ready.done():
+            return
+        if error is None:
+            self._ready.set_result(None)
+        else:
+            self._ready.set_exception(error)
+
+    def _tell_asked(self, request_id: str, answer: Answer) -> None:
+        future = self._asked.get(request_id)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def _tell_watching(self, predictions: Sequence[Prediction]) -> None:
+        for queue in self._watching:
+            for prediction in predictions:
+                if queue.full():
+                    queue.get_nowait()
+                queue.put_nowait(prediction)
+
+
+class Tails:
+    """The tails that somebody uses, by output topic."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._tails: dict[tuple[str, str], Tail] = {}
+
+    @asynccontextmanager
+    async def of(self, output_topic: str, dead_letter_topic: str) -> AsyncIterator[Tail]:
+        """The tail of a topic, started; it stops when its last user leaves."""
+        key = (output_topic, dead_letter_topic)
+        tail = self._tails.get(key) or Tail(self._kafka, *key)
+        self._tails[key] = tail
+        tail.users += 1
+        try:
+            await tail.start()
+            yield tail
+        finally:
+            tail.users -= 1
+            if tail.users == 0:
+                del self._tails[key]
+                await tail.stop()
+
+
+def _from_now(kafka: KafkaSettings, topic: str) -> TopicFollower:
+    """Every record that is written to the topic from now on."""
+    return TopicFollower(kafka, topic, {number: ends.high for number, ends in log_ends(kafka, topic).items()})
+
+
+class _Samples:
+    """Lets so many a second through, evenly chosen, with at most a second's worth at once."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._allowed = float(per_second)
+        self._refilled_at = time.monotonic()
+
+    def of(self, records: Sequence[Message]) -> list[Message]:
+        now = time.monotonic()
+        refill = (now - self._refilled_at) * self._per_second
+        self._allowed, self._refilled_at = min(self._per_second, self._allowed + refill), now
+        count = min(len(records), int(self._allowed))
+        self._allowed -= count
+        return [records[index * len(records) // count] for index in range(count)]
