@@ -17,14 +17,14 @@ from headrace.v1 import inference_pb2
 from headrace.v1.inference_pb2 import Inference
 from inferencer.answers import DEAD_LETTER_SUFFIX
 from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce, is_fenced
-from inferencer.loop import DEFAULT_MAX_ROWS, DEFAULT_MAX_WAIT_S, Loop, Route, is_permanent
+from inferencer.loop import DEFAULT_MAX_ROWS, DEFAULT_MAX_WAIT_S, Loop, Route, Target, is_permanent
 from inferencer.predictor import Predictor, Recipe
 from inferencer.served import Served, fetch_served
 from inferencer.settings import Settings
 from inferencer.status import Reporter, Status
 from streams.codecs import codec_for
 from streams.group import GroupReader
-from streams.kafka import KafkaSettings
+from streams.kafka import KafkaSettings, partitions_of
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def answer(settings: Settings, served: Served, status: Status, stop: threading.E
         # Opening the writer first fences what an earlier process of this slot left open, before the group is joined.
         delivery = stack.enter_context(_delivery(kafka, f"{group_id}-{settings.slot}", inference, reader))
         loop = Loop(
-            route=_route(inference, served.label),
+            route=_route(kafka, inference, served.label),
             reader=reader,
             codec=codec_for(inference.input_format, dict(inference.input_config)),
             predictor=predictor,
@@ -115,17 +115,22 @@ def _delivery(kafka: KafkaSettings, transactional_id: str, inference: Inference,
     return ExactlyOnce(kafka, transactional_id, inference.input_topic)
 
 
-def _route(inference: Inference, label: str) -> Route:
+def _route(kafka: KafkaSettings, inference: Inference, label: str) -> Route:
     wait: timedelta | None = inference.batch.max_wait.ToTimedelta() if inference.batch.HasField("max_wait") else None
     return Route(
         input_topic=inference.input_topic,
-        output_topic=inference.output_topic,
-        dead_letter_topic=inference.input_topic + DEAD_LETTER_SUFFIX,
+        output=_target(kafka, inference.output_topic),
+        dead_letters=_target(kafka, inference.input_topic + DEAD_LETTER_SUFFIX),
         model=label.encode(),
         on_error=inference.on_error or inference_pb2.ERROR_POLICY_DEAD_LETTER,
         max_rows=inference.batch.max_rows or DEFAULT_MAX_ROWS,
         max_wait_s=wait.total_seconds() if wait is not None else DEFAULT_MAX_WAIT_S,
     )
+
+
+def _target(kafka: KafkaSettings, topic: str) -> Target:
+    """The topic as it is; whoever created the inference created it."""
+    return Target(topic, len(partitions_of(kafka, topic)))
 
 
 def _exit_code(error: HeadraceError, status: Status) -> int:

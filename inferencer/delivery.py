@@ -27,7 +27,7 @@ class OutcomeLostError(Exception):
 class Delivery(Protocol):
     """How answers and offsets reach Kafka. A context manager."""
 
-    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
         """Adds a record to what the next commit covers. Raises OutcomeLostError; InvalidArgument if it is too large."""
 
     def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
@@ -59,11 +59,11 @@ class ExactlyOnce:
     def __exit__(self, *_: object) -> None:
         self._writer.close()
 
-    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
         """See Delivery."""
         try:
             self._open()
-            self._writer.produce(topic, key, value, headers)
+            self._writer.produce(topic, key, value, headers, partition)
         except UNSETTLED as error:
             raise OutcomeLostError(str(error)) from error
 
@@ -107,10 +107,10 @@ class AtLeastOnce:
     def __exit__(self, *_: object) -> None:
         self._producer.__exit__(None, None, None)
 
-    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
         """See Delivery."""
         try:
-            self._producer.produce(topic, key, value, headers)
+            self._producer.produce(topic, key, value, headers, partition)
         except Unavailable as error:
             raise OutcomeLostError(str(error)) from error
 

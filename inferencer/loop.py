@@ -42,12 +42,20 @@ KAFKA_AWAY_WAIT_S = 0.5
 
 
 @dataclass(frozen=True)
+class Target:
+    """A topic to write to. A record goes to the partition of its question, modulo `partitions`: so order is kept."""
+
+    topic: str
+    partitions: int
+
+
+@dataclass(frozen=True)
 class Route:
     """Where questions become what."""
 
     input_topic: str
-    output_topic: str
-    dead_letter_topic: str
+    output: Target
+    dead_letters: Target
     model: bytes
     """The value of the header `headrace-model`."""
     on_error: int = inference_pb2.ERROR_POLICY_DEAD_LETTER
@@ -180,24 +188,30 @@ class Loop:
                 if partition in batch.revoked:
                     continue
                 self._pace.opened()
-                self._produce_one(question, f"{self._route.input_topic}/{partition}/{offset}".encode(), answers[index])
+                self._produce_one(question, partition, offset, answers[index])
                 self._positions[partition] = offset + 1
         except OutcomeLostError as error:
             log.warning("producing failed; reading again from the committed offsets", extra={"cause": str(error)})
             self._start_over_wanted = True
 
-    def _produce_one(self, question: Message, source: bytes, answer: bytes | Refusal) -> None:
+    def _produce_one(self, question: Message, partition: int, offset: int, answer: bytes | Refusal) -> None:
         route, copied = self._route, cast(list[Header] | None, question.headers())
+        source = f"{route.input_topic}/{partition}/{offset}".encode()
         if isinstance(answer, bytes):
-            headers = answer_headers(copied, route.model, source)
             try:
-                self._delivery.produce(route.output_topic, question.key(), answer, headers)
+                headers = answer_headers(copied, route.model, source)
+                self._send(route.output, question, partition, answer, headers)
                 return
             except InvalidArgument as error:  # larger than Kafka takes
                 answer = Refusal(error.reason, error.message)
         if route.on_error == inference_pb2.ERROR_POLICY_DEAD_LETTER:
             headers = dead_letter_headers(copied, route.model, source, answer)
-            self._delivery.produce(route.dead_letter_topic, question.key(), question.value(), headers)
+            self._send(route.dead_letters, question, partition, question.value(), headers)
+
+    def _send(
+        self, target: Target, question: Message, partition: int, value: bytes | None, headers: list[Header]
+    ) -> None:
+        self._delivery.produce(target.topic, question.key(), value, headers, partition % target.partitions)
 
     def _commit(self) -> None:
         """Everything that was answered since the last commit, with its offsets."""

@@ -1,0 +1,216 @@
+"""The loop on a real broker: nothing lost, nothing doubled, nothing out of order."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import FailedPrecondition, HeadraceError
+from headrace.v1 import inference_pb2
+from streams.follow import TopicFollower
+from streams.group import GroupReader
+from streams.kafka import KafkaSettings, Message, ensure_topics
+from streams.writer import BatchProducer
+from tests.inferencer.replica import question, run_replica
+from tests.support import eventually
+
+PARTITIONS = 4
+Topics = tuple[str, str]
+
+
+@pytest.fixture
+def topics(kafka: KafkaSettings, topic: Callable[..., str]) -> Topics:
+    """An input and an output of four partitions, and the dead letters of the input."""
+    source = topic(partitions=PARTITIONS)
+    ensure_topics(kafka, {source + ".dead-letters": 1})
+    return source, topic(partitions=PARTITIONS)
+
+
+def send(kafka: KafkaSettings, source: str, start: int, end: int) -> None:
+    """Questions `start` to `end` in each partition, each with its place as a header."""
+    with BatchProducer(kafka) as producer:
+        for number in range(start, end):
+            for partition in range(PARTITIONS):
+                headers: list[tuple[str, str | bytes | None]] = [("n", f"{partition}:{number}".encode())]
+                producer.produce(source, b"k%d" % number, question(partition, number), headers, partition)
+        producer.flush()
+
+
+def read_all(kafka: KafkaSettings, topic: str) -> list[Message]:
+    """Every committed record; the topic must be quiet."""
+    found: list[Message] = []
+    with TopicFollower(kafka, topic, {}) as follower:
+        while batch := follower.read(2.0):
+            found += batch
+    return found
+
+
+def sources(messages: list[Message]) -> dict[int, list[int]]:
+    """Partition to the offsets of the questions, in the order of their answers per partition of the output."""
+    by_partition = defaultdict(list)
+    for message in messages:
+        _, partition, offset = str(bytes(dict(message.headers() or [])["headrace-source"] or b""), "ascii").split("/")
+        by_partition[int(partition)].append(int(offset))
+    return dict(by_partition)
+
+
+def expect_each_once(answers: list[Message], count: int) -> None:
+    found = sources(answers)
+    assert {partition: sorted(offsets) for partition, offsets in found.items()} == {
+        partition: list(range(count)) for partition in range(PARTITIONS)
+    }
+
+
+@contextmanager
+def replica_thread(
+    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int
+) -> Iterator[list[HeadraceError]]:
+    """A replica on a thread; gives what ended it."""
+    stop, errors = threading.Event(), list[HeadraceError]()
+
+    def run() -> None:
+        try:
+            run_replica(kafka, *topics, slot, stop, **options)  # type: ignore[arg-type]
+        except HeadraceError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=f"replica-{slot}")
+    thread.start()
+    try:
+        yield errors
+    finally:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def committed(kafka: KafkaSettings, source: str) -> dict[int, int | None]:
+    """The group's committed offsets."""
+    with GroupReader(kafka, group_id=f"group-{source}", topic=source, slot="observer") as reader:
+        eventually(lambda: reader.consume(1, 0.1) or len(reader.assigned) == PARTITIONS, timeout_s=30)
+        return reader.committed()
+
+
+@pytest.mark.parametrize("at_least_once", [False, True])
+def test_every_record_is_answered_once_with_its_key_headers_and_source(
+    kafka: KafkaSettings, topics: Topics, at_least_once: bool
+) -> None:
+    send(kafka, topics[0], 0, 100)
+    with replica_thread(kafka, topics, at_least_once=at_least_once), TopicFollower(kafka, topics[1], {}) as follower:
+        answers: list[Message] = []
+        eventually(lambda: answers.extend(follower.read(0.2)) or len(answers) >= 400, timeout_s=30)
+    expect_each_once(answers, 100)
+    for answer in answers:
+        headers = dict(answer.headers() or [])
+        partition, number = map(int, bytes(headers["n"] or b"").split(b":"))
+        assert json.loads(answer.value() or b"") == {"values": [partition + number]}
+        assert answer.key() == b"k%d" % number
+        assert headers["headrace-source"] == f"{topics[0]}/{partition}/{number}".encode()
+        assert headers["headrace-model"] == b"adder/1"
+
+
+def test_replicas_that_come_and_go_lose_and_double_nothing(kafka: KafkaSettings, topics: Topics) -> None:
+    source, target = topics
+    with TopicFollower(kafka, target, {}) as follower:
+        answers: list[Message] = []
+
+        def answered(count: int) -> bool:
+            answers.extend(follower.read(0.2))
+            return len(answers) >= count
+
+        with replica_thread(kafka, topics, 0):
+            send(kafka, source, 0, 300)
+            eventually(lambda: answered(200), timeout_s=30)
+            with replica_thread(kafka, topics, 1):
+                send(kafka, source, 300, 600)
+                eventually(lambda: answered(1500), timeout_s=30)
+                send(kafka, source, 600, 800)
+            eventually(lambda: answered(3200), timeout_s=40)
+    assert not read_all(kafka, source + ".dead-letters")
+    expect_each_once(answers, 800)
+
+
+PLACES = ["after_consume@3", "after_predict@2", "after_produce@2", "before_commit@2", "after_commit@1"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_kill_at_any_place_loses_and_doubles_nothing(
+    kafka: KafkaSettings, topics: Topics, place: str, tmp_path: Path
+) -> None:
+    source, target = topics
+    send(kafka, source, 0, 100)
+    name, _, pass_number = place.partition("@")
+    environment = {"HEADRACE_FAIL": f"{name}:exit@{pass_number}", "HEADRACE_FAIL_FOLDER": str(tmp_path)}
+    command = [sys.executable, "-m", "tests.inferencer.replica", kafka.bootstrap_servers, source, target, "0"]
+    killed = subprocess.run(command, env=environment, timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    again = subprocess.Popen(command, env=environment)
+    try:
+        answers: list[Message] = []
+        with TopicFollower(kafka, target, {}) as follower:
+            eventually(lambda: answers.extend(follower.read(0.2)) or len(answers) >= 400, timeout_s=40)
+        again.terminate()
+        assert again.wait(20) == 0
+    finally:
+        again.kill()
+    expect_each_once(read_all(kafka, target), 100)
+    for offsets in sources(answers).values():
+        assert offsets == sorted(offsets)
+    assert committed(kafka, source) == dict.fromkeys(range(PARTITIONS), 100)
+
+
+def test_a_bad_record_becomes_a_dead_letter_in_its_place_and_the_others_are_answered(
+    kafka: KafkaSettings, topics: Topics
+) -> None:
+    source, target = topics
+    send(kafka, source, 0, 40)
+    with BatchProducer(kafka) as producer:
+        producer.produce(source, b"poison", b"abc", [("trace", b"7")], 2)
+        producer.flush()
+    send(kafka, source, 40, 60)
+    with replica_thread(kafka, topics), TopicFollower(kafka, target, {}) as follower:
+        answers: list[Message] = []
+        eventually(lambda: answers.extend(follower.read(0.2)) or len(answers) >= 240, timeout_s=30)
+    (letter,) = read_all(kafka, source + ".dead-letters")
+    headers = dict(letter.headers() or [])
+    assert (letter.key(), letter.value(), headers["trace"]) == (b"poison", b"abc", b"7")
+    assert headers["headrace-error"] == b"DECODE_ERROR"
+    assert headers["headrace-source"] == f"{source}/2/40".encode()
+    assert sources(answers)[2] == [*range(40), *range(41, 61)]
+
+
+def test_an_input_that_is_bad_as_a_whole_stops_the_replica_before_it_commits(
+    kafka: KafkaSettings, topics: Topics
+) -> None:
+    source, _ = topics
+    with BatchProducer(kafka) as producer:
+        for _ in range(200):
+            producer.produce(source, None, b"abc", None, 0)
+        producer.flush()
+    with replica_thread(kafka, topics, max_rows=64) as errors:
+        eventually(lambda: bool(errors), timeout_s=30)
+    assert isinstance(errors[0], FailedPrecondition)
+    assert errors[0].reason_name == "SCHEMA_MISMATCH"
+    assert not read_all(kafka, source + ".dead-letters")
+
+
+def test_the_policy_skip_counts_and_goes_on_and_stop_stops(kafka: KafkaSettings, topics: Topics) -> None:
+    source, target = topics
+    with BatchProducer(kafka) as producer:
+        producer.produce(source, None, b"abc", None, 0)
+        producer.produce(source, None, question(0, 1), None, 0)
+        producer.flush()
+    with replica_thread(kafka, topics, on_error=inference_pb2.ERROR_POLICY_STOP) as errors:
+        eventually(lambda: bool(errors), timeout_s=30)
+    assert errors[0].reason_name == "DECODE_ERROR"
+    skipping = replica_thread(kafka, topics, on_error=inference_pb2.ERROR_POLICY_SKIP)
+    with skipping, TopicFollower(kafka, target, {}) as follower:
+        eventually(lambda: bool(follower.read(0.2)), timeout_s=30)
+    assert not read_all(kafka, source + ".dead-letters")
