@@ -319,6 +319,9 @@ class GroupReader:
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [partition.partition for partition in partitions]
         self._drop_collected(numbers)
+        # The group is a generation further already, and until this callback returns the partitions are given to nobody
+        # else: a commit in it is fenced by the new generation.
+        self._metadata = GroupMetadata.parse(consumer.consumer_group_metadata())
         self._call("revoke", numbers)
         self._forget(numbers)
         consumer.incremental_unassign(partitions)
