@@ -16,10 +16,10 @@ TAIL_BYTES = 8 * 1024
 
 
 class OutputDrain:
-    """Reads a pipe on a thread of its own until its end, so that a worker never waits for somebody to read its prints.
+    """Reads a pipe on a thread of its own until its end: a worker never waits for somebody to read what it prints.
 
-    `on_text` is called on that thread with decoded text, at most `output_bytes_per_s` of it a second; a gap is marked by
-    a line of its own. `on_flood` is called once when more than `output_bytes` came.
+    `on_text` is called on that thread with decoded text, at most `output_bytes_per_s` of it a second; a gap is marked
+    by a line of its own. `on_flood` is called once when more than `output_bytes` came.
     """
 
     def __init__(

@@ -55,8 +55,8 @@ def worker_environment(folder: Path, threads: int | None) -> dict[str, str]:
 class WorkerProcess:
     """One worker, from its start to the end of everything that it started.
 
-    `request_fd` is the feeder's pipe to it and `answer_fd` the pipe back; their other ends are passed to `command` as two
-    more arguments, by number. Whoever starts it calls `kill()` or `wait()` in the end, from any thread.
+    `request_fd` is the feeder's pipe to it and `answer_fd` the pipe back; their other ends are passed to `command` as
+    two more arguments, by number. Whoever starts it calls `kill()` or `wait()` in the end, from any thread.
     """
 
     def __init__(

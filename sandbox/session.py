@@ -6,9 +6,9 @@
         for event in session.fit(job, deadline_s=None, stop=stop):
             ...
 
-A worker serves one job and is thrown away. A failure of the code (CODE_ERROR, SCHEMA_MISMATCH, …) leaves the worker alive
-and able to answer; a failure of the worker (WORKER_CRASHED, DEADLINE, OUT_OF_MEMORY by its limit, …) is its end, and every
-later call raises that same failure.
+A worker serves one job and is thrown away. A failure of the code (CODE_ERROR, SCHEMA_MISMATCH, …) leaves the worker
+alive and able to answer; a failure of the worker (WORKER_CRASHED, DEADLINE, OUT_OF_MEMORY by its limit, …) is its end,
+and every later call raises that same failure.
 """
 
 from __future__ import annotations
@@ -244,6 +244,10 @@ class WorkerSession:
     def send_predict(self, columns: Mapping[str, np.ndarray], timeout_s: float = 60.0) -> None:
         """Sends rows without waiting for the answer; answers come in order, one `receive_predict` each."""
         self._send("predict", {}, columns, time.monotonic() + timeout_s, timeout_s)
+
+    def answer_ready(self, wait_s: float) -> bool:
+        """Whether `receive_predict` would return or fail at once; waits for it so long."""
+        return self._failure is not None or self._channel.ready(time.monotonic() + wait_s)
 
     def receive_predict(self, timeout_s: float = 60.0) -> dict[str, np.ndarray]:
         """The answer to the oldest `send_predict` that has none yet."""

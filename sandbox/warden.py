@@ -1,8 +1,9 @@
 """The warden: a small process between a feeder and its worker, so that the worker dies as a whole tree.
 
-It starts the worker confined and watches what the tree uses. When the worker ends, when the feeder says so, or when the
-feeder is gone (however it went: its end of the control pipe closes), it kills every descendant and only then reports. It
-is the subreaper of the tree: a daemon that forked twice into a session of its own becomes its child and does not escape.
+It starts the worker confined and watches what the tree uses. When the worker ends, when the feeder says so, or when
+the feeder is gone (however it went: its end of the control pipe closes), it kills every descendant and only then
+reports. It is the subreaper of the tree: a daemon that forked twice into a session of its own becomes its child and
+does not escape.
 
 Runs as a file, isolated, on the standard library alone: it starts in milliseconds and holds nothing worth stealing.
 Its first argument is the configuration of `sandbox.process` in JSON. The control pipe is its standard input: `t` asks

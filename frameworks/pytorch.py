@@ -1,0 +1,535 @@
+"""PyTorch, trained by Ignite."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ignite
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from ignite.engine import Engine, Events, create_supervised_evaluator, create_supervised_trainer
+from ignite.metrics import Accuracy, Loss, Metric
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+from torch import nn
+from torch.utils.data import DataLoader
+
+from frameworks.arguments import Known, boolean, number, one_of, parameters_of, whole
+from frameworks.choice import choose_model
+from frameworks.code import unless_theirs
+from frameworks.failure import Failure, schema_mismatch
+from frameworks.framework import Described, Plan, Scores, Training
+from frameworks.framework import Events as TrainingEvents
+from frameworks.rows import Columns, EpochOrder, Rows, check_class_numbers
+
+LOADER_CHECKS = {
+    "shuffle": boolean,
+    "drop_last": boolean,
+    "num_workers": whole(0),
+    "pin_memory": boolean,
+    "timeout": number(0),
+    "prefetch_factor": whole(1, optional=True),
+    "persistent_workers": boolean,
+}
+FIT_CHECKS = {
+    "max_epochs": whole(1),
+    "epoch_length": whole(1, optional=True),
+    "amp_mode": one_of(None, "amp"),
+    "gradient_accumulation_steps": whole(1),
+    **LOADER_CHECKS,
+}
+EVALUATE_CHECKS = {"epoch_length": whole(1, optional=True), **LOADER_CHECKS}
+METHODS = {
+    "loss_fn": "a loss such as nn.CrossEntropyLoss()",
+    "optimizer": "an optimizer such as torch.optim.Adam(self.parameters())",
+    "metrics": 'metrics by name, such as {"accuracy": Accuracy()}',
+}
+
+
+class PyTorch:
+    """PyTorch modules trained by Ignite, behind the protocol of frameworks.framework."""
+
+    def __init__(self) -> None:
+        self.version = f"torch {torch.__version__}, ignite {ignite.__version__}"
+        loop = parameters_of(Engine.run, create_supervised_trainer)
+        loader = parameters_of(DataLoader.__init__)
+        self.fit_arguments = Known.of(dict.fromkeys([*loop, *loader]), FIT_CHECKS)
+        self.evaluate_arguments = Known.of(dict.fromkeys([*loop, *loader]), EVALUATE_CHECKS)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+        if threads:
+            torch.set_num_threads(threads)
+
+    def warm_up(self) -> None:
+        """Makes a tiny model and its optimizer: the first optimizer of a process imports a compiler."""
+        model = nn.Linear(2, 2)
+        torch.optim.Adam(model.parameters())
+        self.describe(model)
+
+    def seed(self, seed: int) -> None:
+        """Seeds Python's, numpy's and PyTorch's random numbers."""
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+
+    def names(self) -> dict[str, Any]:
+        """What code finds without importing it."""
+        return {
+            "torch": torch,
+            "nn": nn,
+            "F": functional,
+            "optim": torch.optim,
+            "ignite": ignite,
+            "Accuracy": Accuracy,
+            "Loss": Loss,
+            "np": np,
+        }
+
+    def find_model(self, variables: Mapping[str, Any]) -> nn.Module:
+        """The module among the code's variables, with the three functions that a training needs."""
+        model: nn.Module = choose_model(variables, _is_model, "an instance of your nn.Module")
+        missing = [name for name in METHODS if not callable(getattr(model, name, None))]
+        if missing:
+            wanted = "; ".join(f"`{name}(self)` that returns {METHODS[name]}" for name in missing)
+            raise Failure("NO_MODEL", f"the class {type(model).__name__} has to define {wanted}")
+        return model
+
+    def check_trainable(self, model: nn.Module) -> None:
+        """Calls the model's three functions once."""
+        _Parts.of(model)
+
+    def describe(self, model: nn.Module) -> Described:
+        """The parameters, and inputs and outputs where a try with the first layer's size succeeds."""
+        sizes = [(int(parameter.numel()), bool(parameter.requires_grad)) for parameter in _known_parameters(model)]
+        described = Described(
+            parameter_count=sum(size for size, _ in sizes),
+            trainable_parameter_count=sum(size for size, trained in sizes if trained),
+            summary=str(model),
+        )
+        example = _example(model)
+        answers = None if example is None else _try(model, example)
+        if example is not None and answers is not None:
+            described.inputs = [{"name": _input_name(model), "dtype": "float32", "shape": [-1, *example.shape[1:]]}]
+            described.outputs = [
+                {"name": name, "dtype": "float32", "shape": [-1, *array.shape[1:]]} for name, array in answers.items()
+            ]
+        return described
+
+    def fit(self, model: nn.Module, training: Training, begin: Callable[[Plan], TrainingEvents]) -> None:
+        """Trains by Ignite's supervised trainer; metrics of the training are those of its own outputs."""
+        arguments = {"max_epochs": 1, "shuffle": True, "drop_last": False, **training.arguments}
+        model.to(self._device)
+        parts = _Parts.of(model)
+        convert = self._check_data(model, parts, training)
+        order = EpochOrder(
+            rows=len(training.rows),
+            batch_size=training.batch_size,
+            shuffle=arguments["shuffle"],
+            seed=training.seed,
+            steps_per_epoch=arguments.get("epoch_length"),
+            drop_last=arguments["drop_last"],
+        )
+        if order.steps == 0:
+            message = f"drop_last leaves no batch of {training.batch_size} in {len(training.rows)} rows"
+            raise Failure("INVALID_FIELD", message)
+        events = begin(Plan(arguments["max_epochs"], order.steps, training.batch_size))
+        mean_loss = _MeanLoss()
+        trainer = self._trainer(model, parts, arguments, events, mean_loss)
+        self._report_epochs(
+            trainer,
+            training,
+            events,
+            mean_loss,
+            lambda rows: self._evaluate(model, rows, {}, training.batch_size, convert),
+        )
+        data = _Feed(training.rows, convert, _loader_arguments(arguments))
+        trainer.run(data.epochs(order), max_epochs=arguments["max_epochs"], epoch_length=order.steps)
+
+    def evaluate(
+        self, model: nn.Module, rows: Rows, arguments: Mapping[str, Any], batch_size: int, *, keep_integers: bool
+    ) -> dict[str, float]:
+        """The model's own metrics, and its loss, over the rows."""
+        model.to(self._device)
+        samples, labels = rows.take(np.arange(min(len(rows), batch_size)))
+        convert = self._conversion(model, _Parts.of(model), samples, labels, keep_integers)
+        return self._evaluate(model, rows, arguments, batch_size, convert)
+
+    def scores(self, model: Any, rows: Rows, batch_size: int, *, keep_integers: bool) -> Scores | None:
+        """The model's answers for all rows, if it has a single output."""
+        answers = [
+            self.predict(model, samples, keep_integers=keep_integers)
+            for samples, _ in rows.batches(max(batch_size, 256))
+        ]
+        if not answers or len(answers[0]) != 1:
+            return None
+        outputs = np.concatenate([next(iter(answer.values())) for answer in answers])
+        return Scores(outputs, logits=isinstance(model.loss_fn(), nn.BCEWithLogitsLoss))
+
+    def predict(self, model: nn.Module, columns: Columns, *, keep_integers: bool) -> dict[str, np.ndarray]:
+        """float32 outputs by name, in inference mode."""
+        model.to(self._device)
+        model.eval()
+        with torch.inference_mode():
+            try:
+                answers = _call(model, self._samples(model, columns, keep_integers))
+            except Exception as error:
+                raise unless_theirs(error, _samples_mismatch(columns, error)) from error
+        return _named_outputs(answers)
+
+    def warm(self, model: nn.Module, max_rows: int, *, keep_integers: bool) -> None:
+        """Runs the model once, where its inputs could be found."""
+        example = _example(model)
+        if example is not None:
+            model.to(self._device)
+            _try(model, torch.zeros((max_rows, *example.shape[1:]), device=self._device))
+
+    def save(self, model: nn.Module, folder: Path) -> list[dict[str, str]]:
+        """Writes `model.safetensors`: parameters and buffers, no code."""
+        save_model(model, str(folder / "model.safetensors"))
+        return [{"name": "model.safetensors", "media_type": "application/vnd.safetensors"}]
+
+    def load_weights(self, model: nn.Module, path: Path) -> nn.Module:
+        """Takes parameters and buffers of a `.safetensors` file."""
+        try:
+            load_model(model, str(path), strict=True)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise Failure("CHECKPOINT_CORRUPT", f"{path.name} does not hold this model's weights: {error}") from error
+        return model.to(self._device)
+
+    def _samples(self, model: nn.Module, columns: Columns, keep_integers: bool) -> Any:
+        dtype = _float_type(model)
+        tensors = {name: self._sample(array, dtype, keep_integers) for name, array in columns.items()}
+        return next(iter(tensors.values())) if len(tensors) == 1 else tensors
+
+    def _sample(self, array: np.ndarray, dtype: torch.dtype, keep_integers: bool) -> torch.Tensor:
+        if array.dtype.kind in "ui" and keep_integers:
+            return torch.from_numpy(array.astype(np.int64)).to(self._device)
+        return _tensor(array).to(self._device, dtype)
+
+    def _check_data(self, model: nn.Module, parts: _Parts, training: Training) -> Conversion:
+        """Runs model and loss on the first rows, so that data which do not fit fail before the first step."""
+        if len(training.rows) == 0:
+            raise Failure("EMPTY_STREAM", "there are no rows to train on")
+        if training.rows.labels is None:
+            raise Failure("SCHEMA_MISMATCH", "the stream has no labels, but the model's loss needs them")
+        samples, labels = training.rows.take(np.arange(min(len(training.rows), training.batch_size)))
+        convert = self._conversion(model, parts, samples, labels, training.keep_integers)
+        if isinstance(parts.loss, nn.CrossEntropyLoss | nn.NLLLoss) and convert.classes:
+            check_class_numbers(training.rows, convert.classes)
+        return convert
+
+    def _conversion(
+        self, model: nn.Module, parts: _Parts, samples: Columns, labels: Columns | None, keep_integers: bool
+    ) -> Conversion:
+        """How labels have to look for this model and loss, found by a try."""
+        model.eval()
+        with torch.no_grad():
+            try:
+                answers = _call(model, self._samples(model, samples, keep_integers))
+            except Exception as error:
+                raise unless_theirs(error, _samples_mismatch(samples, error)) from error
+            convert = Conversion.fitting(self, model, labels, answers, keep_integers)
+            try:
+                _, target = convert(samples, labels)
+                parts.loss(answers, target)
+            except Exception as error:
+                raise unless_theirs(error, _labels_mismatch(labels, answers, error)) from error
+        return convert
+
+    def _trainer(
+        self,
+        model: nn.Module,
+        parts: _Parts,
+        arguments: Mapping[str, Any],
+        events: TrainingEvents,
+        mean_loss: _MeanLoss,
+    ) -> Engine:
+        accumulation = arguments.get("gradient_accumulation_steps", 1)
+
+        def after_step(_: Any, y: Any, y_pred: Any, loss: torch.Tensor) -> tuple[Any, Any]:
+            # Ignite hands the loss over divided by the steps that it accumulates.
+            value = loss.item() * accumulation
+            mean_loss.add(value, len(y))
+            events.step(value)
+            return _detached(y_pred), y
+
+        trainer = create_supervised_trainer(
+            model,
+            parts.optimizer,
+            parts.loss,
+            device=self._device,
+            output_transform=after_step,
+            amp_mode=arguments.get("amp_mode"),
+            gradient_accumulation_steps=accumulation,
+        )
+
+        for name, metric in parts.metrics.items():
+            metric.attach(trainer, name)
+        return trainer
+
+    def _report_epochs(
+        self,
+        trainer: Engine,
+        training: Training,
+        events: TrainingEvents,
+        mean_loss: _MeanLoss,
+        validate: Callable[[Rows], dict[str, float]],
+    ) -> None:
+        @trainer.on(Events.EPOCH_COMPLETED)
+        def report() -> None:
+            splits = {"training": {"loss": mean_loss.take(), **_numbers(trainer.state.metrics)}}
+            if training.validation is not None:
+                splits["validation"] = validate(training.validation)
+            events.epoch(splits)
+
+    def _evaluate(
+        self, model: nn.Module, rows: Rows, arguments: Mapping[str, Any], batch_size: int, convert: Conversion
+    ) -> dict[str, float]:
+        parts = _Parts.of(model)
+        metrics = {"loss": Loss(parts.loss), **parts.metrics}
+        evaluator = create_supervised_evaluator(model, metrics=metrics, device=self._device)
+        order = EpochOrder(
+            rows=len(rows),
+            batch_size=batch_size,
+            shuffle=arguments.get("shuffle", False),
+            steps_per_epoch=arguments.get("epoch_length"),
+            drop_last=arguments.get("drop_last", False),
+        )
+        data = _Feed(rows, convert, _loader_arguments(arguments))
+        evaluator.run(data.epochs(order), max_epochs=1, epoch_length=order.steps)
+        return _numbers(evaluator.state.metrics)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a model's class provides for its training."""
+
+    loss: Any
+    optimizer: torch.optim.Optimizer
+    metrics: dict[str, Metric]
+
+    @classmethod
+    def of(cls, model: Any) -> _Parts:
+        """Calls the three functions and looks at what they return."""
+        loss, optimizer, metrics = model.loss_fn(), model.optimizer(), model.metrics()
+        right = {
+            "loss_fn": callable(loss),
+            "optimizer": isinstance(optimizer, torch.optim.Optimizer),
+            "metrics": isinstance(metrics, Mapping) and all(isinstance(one, Metric) for one in metrics.values()),
+        }
+        values = {"loss_fn": loss, "optimizer": optimizer, "metrics": metrics}
+        for name, is_right in right.items():
+            if not is_right:
+                given = type(values[name]).__name__
+                raise Failure("NO_MODEL", f"`{name}` returns a {given}; it has to return {METHODS[name]}")
+        return cls(loss, optimizer, {str(name): metric for name, metric in metrics.items()})
+
+
+class _MeanLoss:
+    """The mean loss of an epoch's rows, as they were when they were learnt from."""
+
+    def __init__(self) -> None:
+        self._sum, self._rows = 0.0, 0
+
+    def add(self, loss: float, rows: int) -> None:
+        """One step."""
+        self._sum += loss * rows
+        self._rows += rows
+
+    def take(self) -> float:
+        """The mean, to begin again."""
+        mean = self._sum / max(1, self._rows)
+        self._sum, self._rows = 0.0, 0
+        return mean
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Rows as arrays → tensors as the model and its loss take them."""
+
+    framework: PyTorch
+    model: nn.Module
+    keep_integers: bool
+    label_type: torch.dtype
+    label_shape: tuple[int, ...]
+    """Shape of one label."""
+    classes: int
+    """Number of outputs when labels are class numbers; otherwise 0."""
+
+    @classmethod
+    def fitting(
+        cls, framework: PyTorch, model: nn.Module, labels: Columns | None, answers: Any, keep_integers: bool
+    ) -> Conversion:
+        """Class numbers become int64 scalars, targets of a single score float32 in the score's shape."""
+        if labels is None or len(labels) != 1:
+            names = sorted(labels or {})
+            raise Failure("SCHEMA_MISMATCH", f"a PyTorch model learns from one label per row, not from {names}")
+        array = next(iter(labels.values()))
+        shape, answer = tuple(array.shape[1:]), answers if isinstance(answers, torch.Tensor) else None
+        scalar = shape in ((), (1,))
+        if scalar and answer is not None and (answer.ndim == 1 or tuple(answer.shape[1:]) == (1,)):
+            # Otherwise losses such as MSELoss would spread (rows,) against (rows, 1) into (rows, rows).
+            return cls(framework, model, keep_integers, answer.dtype, tuple(answer.shape[1:]), 0)
+        if array.dtype.kind in "uib" and scalar:
+            classes = int(answer.shape[1]) if answer is not None and answer.ndim > 1 else 0
+            return cls(framework, model, keep_integers, torch.int64, (), classes)
+        label_type = _float_type(model) if array.dtype.kind == "f" or not scalar else torch.int64
+        return cls(framework, model, keep_integers, label_type, shape, 0)
+
+    def __call__(self, samples: Columns, labels: Columns | None) -> tuple[Any, torch.Tensor]:
+        """One batch."""
+        array = next(iter((labels or {}).values()))
+        target = _tensor(array).to(self.framework._device, self.label_type)
+        inputs = self.framework._samples(self.model, samples, self.keep_integers)
+        return inputs, target.reshape(len(array), *self.label_shape)
+
+
+class _Feed:
+    """Batches for an engine. As the data set of a DataLoader it gives whole batches: one gather makes one batch."""
+
+    def __init__(self, rows: Rows, convert: Conversion, loader_arguments: Mapping[str, Any]) -> None:
+        self._rows, self._convert, self._loader_arguments = rows, convert, loader_arguments
+
+    def epochs(self, order: EpochOrder) -> Any:
+        """The batches of all epochs, one after the other, without an end."""
+        if not self._loader_arguments:
+            return (self._batch(positions) for positions in _endless(order))
+        batches: Any = DataLoader(
+            self,  # type: ignore[arg-type]
+            batch_sampler=_Positions(order),  # type: ignore[arg-type]
+            collate_fn=_as_it_is,
+            **self._loader_arguments,
+        )
+        return (self._convert(*batch) for batch in batches)
+
+    def __getitems__(self, positions: Any) -> tuple[Columns, Columns | None]:
+        """Called by a DataLoader, perhaps in a process of its own."""
+        return self._rows.take(positions)
+
+    def _batch(self, positions: np.ndarray) -> tuple[Any, torch.Tensor]:
+        return self._convert(*self._rows.take(positions))
+
+
+class _Positions:
+    """A batch sampler over all epochs."""
+
+    def __init__(self, order: EpochOrder) -> None:
+        self._order = order
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return _endless(self._order)
+
+
+def _endless(order: EpochOrder) -> Iterator[np.ndarray]:
+    epoch = 0
+    while True:
+        yield from order.batches(epoch)
+        epoch += 1
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _loader_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that a DataLoader is needed for."""
+    own = ("shuffle", "drop_last")
+    return {name: value for name, value in arguments.items() if name in LOADER_CHECKS and name not in own}
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, nn.Module)
+
+
+def _known_parameters(model: nn.Module) -> list[nn.Parameter]:
+    return [one for one in model.parameters() if not isinstance(one, nn.parameter.UninitializedParameter)]
+
+
+def _float_type(model: nn.Module) -> torch.dtype:
+    return next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    # Mapped files are read-only, which from_numpy warns of; types that PyTorch hardly supports become wider ones.
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _example(model: nn.Module) -> torch.Tensor | None:
+    """One row of zeros as the first layer with parameters takes it; None where that does not say the whole shape."""
+    leaves = [leaf for leaf in model.modules() if not list(leaf.children())]
+    first = next((leaf for leaf in leaves if any(True for _ in leaf.parameters(recurse=False))), None)
+    if isinstance(first, nn.Linear) and not isinstance(first, nn.LazyLinear):
+        return torch.zeros((1, first.in_features), dtype=first.weight.dtype, device=first.weight.device)
+    return None
+
+
+def _try(model: nn.Module, example: torch.Tensor) -> dict[str, np.ndarray] | None:
+    """The model's answers to an example, or None when it does not take it. Leaves the model's mode as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            return _named_outputs(model(example))
+    except Exception:
+        return None  # Only an attempt: the person's forward() may want something else altogether.
+    finally:
+        model.train(was_training)
+
+
+def _input_name(model: nn.Module) -> str:
+    names = list(inspect.signature(model.forward).parameters)
+    return names[0] if names else "input"
+
+
+def _call(model: nn.Module, inputs: Any) -> Any:
+    """Several named inputs go to forward() by name."""
+    return model(**inputs) if isinstance(inputs, dict) else model(inputs)
+
+
+def _detached(outputs: Any) -> Any:
+    return outputs.detach() if isinstance(outputs, torch.Tensor) else outputs
+
+
+def _named_outputs(answers: Any) -> dict[str, np.ndarray]:
+    if isinstance(answers, torch.Tensor):
+        named = {"output": answers}
+    elif isinstance(answers, Mapping):
+        named = {str(name): tensor for name, tensor in answers.items()}
+    elif isinstance(answers, list | tuple):
+        named = {f"output_{number}": tensor for number, tensor in enumerate(answers)}
+    else:
+        raise Failure("CODE_ERROR", f"forward() returns a {type(answers).__name__}; it has to return tensors")
+    return {name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in named.items()}
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics that are one number; others, such as a confusion matrix, are no metric of an epoch."""
+    found = {}
+    for name, value in metrics.items():
+        if isinstance(value, torch.Tensor) and value.numel() == 1:
+            found[name] = float(value.item())
+        elif isinstance(value, int | float | np.number):
+            found[name] = float(value)
+    return found
+
+
+def _samples_mismatch(samples: Columns, error: Exception) -> Failure:
+    shapes = {name: tuple(array.shape[1:]) for name, array in samples.items()}
+    given = shapes[""] if set(shapes) == {""} else shapes
+    return schema_mismatch("samples", given, f"something else ({error})"[:1000])
+
+
+def _labels_mismatch(labels: Columns | None, answers: Any, error: Exception) -> Failure:
+    shapes = {name: tuple(array.shape[1:]) for name, array in (labels or {}).items()}
+    given = shapes[""] if set(shapes) == {""} else shapes
+    answered = tuple(answers.shape[1:]) if isinstance(answers, torch.Tensor) else type(answers).__name__
+    return schema_mismatch("labels", given, f"{answered} with this loss ({error})"[:1000])

@@ -1,0 +1,450 @@
+"""Keras on TensorFlow."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from frameworks.arguments import (
+    Known,
+    class_weights,
+    epochs_to_validate,
+    one_of,
+    parameters_of,
+    whole,
+)
+from frameworks.choice import choose_model
+from frameworks.code import unless_theirs
+from frameworks.failure import Failure, schema_mismatch
+from frameworks.framework import Described, Events, Plan, Scores, Training
+from frameworks.rows import Columns, EpochOrder, Rows, check_class_numbers
+
+VERBOSITY = one_of("auto", 0, 1, 2)
+FIT_CHECKS = {
+    "epochs": whole(1),
+    "verbose": VERBOSITY,
+    "shuffle": one_of(True, False, "batch"),
+    "class_weight": class_weights,
+    "steps_per_epoch": whole(1, optional=True),
+    "validation_steps": whole(1, optional=True),
+    "validation_batch_size": whole(1, optional=True),
+    "validation_freq": epochs_to_validate,
+}
+EVALUATE_CHECKS = {"batch_size": whole(1, optional=True), "verbose": VERBOSITY, "steps": whole(1, optional=True)}
+SPARSE_LOSSES = ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy")
+
+
+class TensorFlow:
+    """Keras models on TensorFlow, behind the protocol of frameworks.framework."""
+
+    def __init__(self) -> None:
+        self.version = f"tensorflow {tf.__version__}, keras {keras.__version__}"
+        self.fit_arguments = Known.of(parameters_of(keras.Model.fit), FIT_CHECKS)
+        self.evaluate_arguments = Known.of(parameters_of(keras.Model.evaluate), EVALUATE_CHECKS)
+        # By (inputs' names, types, shapes): a traced function for any number of rows.
+        self._traced: dict[Any, Callable[..., Any]] = {}
+        _accept_whole_number_shapes()
+        threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+    def warm_up(self) -> None:
+        """Makes a tiny model, so that the first real one does not pay for what Keras loads late."""
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
+        model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        self.describe(model)
+        keras.backend.clear_session()
+
+    def seed(self, seed: int) -> None:
+        """Seeds Python's, numpy's and TensorFlow's random numbers."""
+        keras.utils.set_random_seed(seed)
+
+    def names(self) -> dict[str, Any]:
+        """What code finds without importing it."""
+        return {"tf": tf, "keras": keras, "layers": keras.layers, "np": np}
+
+    def find_model(self, variables: Mapping[str, Any]) -> keras.Model:
+        """The Keras model among the code's variables."""
+        return choose_model(variables, lambda value: isinstance(value, keras.Model), "a keras.Model")
+
+    def check_trainable(self, model: keras.Model) -> None:
+        """Refuses a model that was not compiled."""
+        if not model.compiled or model.optimizer is None:
+            message = "the model is not compiled; call model.compile(optimizer=…, loss=…, metrics=[…])"
+            raise Failure("NO_MODEL", message)
+
+    def describe(self, model: keras.Model) -> Described:
+        """What the model takes and gives; nothing of either for a model that Keras has not built yet."""
+        trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) if model.built else 0
+        lines: list[str] = []
+        model.summary(print_fn=lambda text, **_: lines.append(text))
+        return Described(
+            parameter_count=model.count_params() if model.built else 0,
+            trainable_parameter_count=trainable,
+            summary="\n".join(lines),
+            inputs=[_spec(tensor.name, tensor) for tensor in _declared(model, "inputs")],
+            outputs=[_spec(name, tensor) for name, tensor in _declared_outputs(model).items()],
+        )
+
+    def fit(self, model: keras.Model, training: Training, begin: Callable[[Plan], Events]) -> None:
+        """Trains by Keras' own `fit`, on a data set that repeats for as long as the training goes on."""
+        self.check_trainable(model)
+        arguments = {"epochs": 1, "verbose": 0, "shuffle": True, **training.arguments}
+        _check_data(model, training)
+        order = EpochOrder(
+            rows=len(training.rows),
+            batch_size=training.batch_size,
+            shuffle=arguments.pop("shuffle"),
+            seed=training.seed,
+            steps_per_epoch=arguments.pop("steps_per_epoch", None),
+        )
+        events = begin(Plan(arguments["epochs"], order.steps, training.batch_size))
+        validation_batch = arguments.pop("validation_batch_size", None) or training.batch_size
+        feed = _Feed(model, training.keep_integers)
+        _watch_steps(model, events)
+        model.fit(
+            feed.epochs(training.rows, order, arguments["epochs"]),
+            steps_per_epoch=order.steps,
+            shuffle=False,  # The order is already in the data.
+            validation_data=feed.once(training.validation, validation_batch) if training.validation else None,
+            callbacks=[_EpochEvents(events)],
+            **arguments,
+        )
+
+    def evaluate(
+        self, model: keras.Model, rows: Rows, arguments: Mapping[str, Any], batch_size: int, *, keep_integers: bool
+    ) -> dict[str, float]:
+        """Metrics over the rows, by Keras' own `evaluate`."""
+        self.check_trainable(model)
+        arguments = {"verbose": 0, **arguments}
+        batch_size = arguments.pop("batch_size", None) or batch_size
+        data = _Feed(model, keep_integers).once(rows, batch_size)
+        metrics = model.evaluate(data, return_dict=True, **arguments)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def scores(self, model: keras.Model, rows: Rows, batch_size: int, *, keep_integers: bool) -> Scores | None:
+        """The model's answers for all rows, if it has a single output."""
+        answers = [
+            self.predict(model, samples, keep_integers=keep_integers)
+            for samples, _ in rows.batches(max(batch_size, 256))
+        ]
+        if not answers or len(answers[0]) != 1:
+            return None
+        outputs = np.concatenate([next(iter(answer.values())) for answer in answers])
+        return Scores(outputs, logits=bool(getattr(model.loss, "from_logits", False)))
+
+    def predict(self, model: keras.Model, columns: Columns, *, keep_integers: bool) -> dict[str, np.ndarray]:
+        """float32 outputs by name, by one traced function for any number of rows."""
+        _check_samples(model, columns)
+        fixed = _fixed_batch(model)
+        if fixed is None:
+            return self._predict_once(model, columns, keep_integers)
+        rows = len(next(iter(columns.values())))
+        parts = [
+            self._predict_once(model, _padded(columns, start, fixed), keep_integers) for start in range(0, rows, fixed)
+        ]
+        return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]} if parts else {}
+
+    def warm(self, model: keras.Model, max_rows: int, *, keep_integers: bool) -> None:
+        """Traces the prediction for the declared inputs."""
+        declared = _declared(model, "inputs")
+        if not declared or any(size is None for tensor in declared for size in tensor.shape[1:]):
+            return
+        columns = {_key(declared, t): np.zeros((max_rows, *t.shape[1:]), _dtype(t)) for t in declared}
+        self.predict(model, columns, keep_integers=keep_integers)
+
+    def save(self, model: keras.Model, folder: Path) -> list[dict[str, str]]:
+        """Writes `model.keras`."""
+        model.save(folder / "model.keras")
+        return [{"name": "model.keras", "media_type": "application/vnd.keras"}]
+
+    def load_weights(self, model: keras.Model, path: Path) -> keras.Model:
+        """Takes the weights of a `.keras` file; a model that its code leaves unbuilt is built as the saved one was."""
+        try:
+            if not model.built:
+                _build_as_saved(model, path)
+            with warnings.catch_warnings():
+                # The state of the saved optimizer is not taken: this model predicts, or begins anew.
+                warnings.simplefilter("ignore", UserWarning)
+                model.load_weights(path)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise Failure("CHECKPOINT_CORRUPT", f"{path.name} does not hold this model's weights: {error}") from error
+        return model
+
+    def _predict_once(self, model: keras.Model, columns: Columns, keep_integers: bool) -> dict[str, np.ndarray]:
+        feed = _Feed(model, keep_integers)
+        key = tuple((name, array.dtype.str, array.shape[1:]) for name, array in columns.items())
+        if key not in self._traced:
+            specs = {name: tf.TensorSpec((_fixed_batch(model), *a.shape[1:]), a.dtype) for name, a in columns.items()}
+            function = tf.function(lambda given: model(feed.inputs(given), training=False))
+            self._traced[key] = function.get_concrete_function(specs)
+        answers = self._traced[key]({name: tf.constant(array) for name, array in columns.items()})
+        return _named_outputs(model, answers)
+
+
+class _Feed:
+    """Turns rows into what a model is fed: the right structure and types, batch by batch, in TensorFlow's threads."""
+
+    def __init__(self, model: keras.Model, keep_integers: bool) -> None:
+        self._declared = _declared(model, "inputs")
+        self._keep_integers = keep_integers
+
+    def inputs(self, columns: Mapping[str, Any]) -> Any:
+        """Tensors by column name as the model takes them."""
+        if len(columns) == 1:
+            return self._cast(next(iter(columns.values())), self._declared[0] if len(self._declared) == 1 else None)
+        declared = {tensor.name: tensor for tensor in self._declared}
+        return {name: self._cast(tensor, declared.get(name)) for name, tensor in columns.items()}
+
+    def epochs(self, rows: Rows, order: EpochOrder, epochs: int) -> tf.data.Dataset:
+        """The batches of all epochs, one after the other."""
+
+        def batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            positions = tf.numpy_function(lambda number: order.positions(int(number)), [epoch], tf.int64)
+            positions.set_shape((None,))
+            return _sliced(positions, order.batch_size)
+
+        return self._loaded(rows, tf.data.Dataset.range(epochs).flat_map(batches))
+
+    def once(self, rows: Rows, batch_size: int) -> tf.data.Dataset:
+        """All rows, once, in order."""
+        positions = tf.data.Dataset.range(0, max(1, len(rows)), batch_size).map(
+            lambda start: tf.range(start, tf.minimum(start + batch_size, len(rows)))
+        )
+        return self._loaded(rows, positions)
+
+    def _loaded(self, rows: Rows, positions: tf.data.Dataset) -> tf.data.Dataset:
+        load = self._from_memory(rows) if rows.in_memory else self._from_files(rows)
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        return positions.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
+
+    def _from_memory(self, rows: Rows) -> Callable[[tf.Tensor], Any]:
+        samples = {name: tf.constant(array) for name, array in rows.samples.items()}
+        labels = {name: tf.constant(array) for name, array in (rows.labels or {}).items()}
+
+        def load(positions: tf.Tensor) -> Any:
+            return self._pair(
+                {name: tf.gather(tensor, positions) for name, tensor in samples.items()},
+                {name: tf.gather(tensor, positions) for name, tensor in labels.items()},
+            )
+
+        return load
+
+    def _from_files(self, rows: Rows) -> Callable[[tf.Tensor], Any]:
+        sample_names, label_names = list(rows.samples), list(rows.labels or {})
+        arrays = [*rows.samples.values(), *(rows.labels or {}).values()]
+
+        def read(positions: np.ndarray) -> list[np.ndarray]:
+            samples, labels = rows.take(positions)
+            return [*samples.values(), *(labels or {}).values()]
+
+        def load(positions: tf.Tensor) -> Any:
+            tensors = tf.numpy_function(read, [positions], [array.dtype for array in arrays])
+            for tensor, array in zip(tensors, arrays, strict=True):
+                tensor.set_shape((None, *array.shape[1:]))
+            columns = dict(zip(sample_names, tensors[: len(sample_names)], strict=True))
+            return self._pair(columns, dict(zip(label_names, tensors[len(sample_names) :], strict=True)))
+
+        return load
+
+    def _pair(self, columns: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
+        if not labels:
+            return (self.inputs(columns),)
+        return self.inputs(columns), next(iter(labels.values())) if len(labels) == 1 else dict(labels)
+
+    def _cast(self, tensor: tf.Tensor, declared: Any) -> tf.Tensor:
+        if declared is not None:
+            return tf.cast(tensor, declared.dtype)
+        if tensor.dtype.is_floating or self._keep_integers:
+            return tensor
+        return tf.cast(tensor, keras.config.floatx())
+
+
+class _EpochEvents(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells of epochs. It has no hook for batches: Keras would convert every metric of every step for it."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self._events = events
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Sorts Keras' metrics by split."""
+        splits: dict[str, dict[str, float]] = {"training": {}}
+        for name, value in (logs or {}).items():
+            split = "validation" if name.startswith("val_") else "training"
+            splits.setdefault(split, {})[name.removeprefix("val_")] = float(value)
+        self._events.epoch(splits)
+
+
+def _watch_steps(model: keras.Model, events: Events) -> None:
+    model.make_train_function()
+    train, count = model.train_function, model.steps_per_execution
+
+    @functools.wraps(train)
+    def watched(iterator: Any) -> Any:
+        logs = train(iterator)
+        # Keras' loss is the mean since the epoch's start: once it is no number it stays so until the epoch ends.
+        loss = logs.get("loss") if isinstance(logs, Mapping) else None
+        events.step(0.0 if loss is None else float(loss), count)
+        return logs
+
+    model.train_function = watched
+
+
+def _sliced(positions: tf.Tensor, batch_size: int) -> tf.data.Dataset:
+    count = tf.size(positions, tf.int64)
+    starts = tf.data.Dataset.range(0, count, batch_size)
+    return starts.map(lambda start: positions[start : tf.minimum(start + batch_size, count)])
+
+
+def _accept_whole_number_shapes() -> None:
+    """`keras.Input(shape=64)` was right in Keras 2 and is in people's code: a number means one dimension."""
+    original = keras.layers.InputLayer.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, shape: Any = None, *args: Any, **kwargs: Any) -> None:
+        original(self, (shape,) if isinstance(shape, int) else shape, *args, **kwargs)
+
+    # Keras records the arguments of every layer by the signature of its constructor.
+    init.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    keras.layers.InputLayer.__init__ = init
+
+
+def _check_data(model: keras.Model, training: Training) -> None:
+    """Runs the model and its loss on the first rows, so that data which do not fit fail before the first step."""
+    if len(training.rows) == 0:
+        raise Failure("EMPTY_STREAM", "there are no rows to train on")
+    _check_samples(model, training.rows.samples)
+    samples, labels = training.rows.take(np.arange(min(len(training.rows), training.batch_size)))
+    feed = _Feed(model, training.keep_integers)
+    inputs = feed.inputs({name: tf.constant(array) for name, array in samples.items()})
+    try:
+        outputs = model(inputs, training=False)
+    except Exception as error:
+        raise unless_theirs(error, _samples_mismatch(samples, error)) from error
+    if labels is None or type(model).train_step is not keras.Model.train_step:
+        return
+    _check_labels(model, inputs, labels, outputs)
+    if _is_sparse(model.loss) and training.rows.labels is not None and hasattr(outputs, "shape"):
+        check_class_numbers(training.rows, int(outputs.shape[-1]))
+
+
+def _check_labels(model: keras.Model, inputs: Any, labels: Columns, outputs: Any) -> None:
+    target = next(iter(labels.values())) if len(labels) == 1 else dict(labels)
+    try:
+        model.compute_loss(x=inputs, y=tf.nest.map_structure(tf.constant, target), y_pred=outputs, training=False)
+    except Exception as error:
+        given = {name: (None, *array.shape[1:]) for name, array in labels.items()}
+        shapes = given[""] if set(given) == {""} else given
+        answered = tf.nest.map_structure(lambda tensor: (None, *tensor.shape[1:]), outputs)
+        mismatch = schema_mismatch("labels", shapes, f"{answered} with this loss ({_first_line(error)})")
+        raise unless_theirs(error, mismatch) from error
+
+
+def _check_samples(model: keras.Model, columns: Columns) -> None:
+    declared = _declared(model, "inputs")
+    if not declared:
+        return
+    if len(columns) != len(declared):
+        given, taken = sorted(columns), sorted(tensor.name for tensor in declared)
+        raise Failure("SCHEMA_MISMATCH", f"the stream has the inputs {given}, but the model takes {taken}")
+    for tensor in declared:
+        key = _key(declared, tensor)
+        array = next(iter(columns.values())) if len(declared) == 1 else columns.get(key)
+        if array is None:
+            raise Failure("SCHEMA_MISMATCH", f"the model's input {key!r} is missing; the stream has {sorted(columns)}")
+        shape, wanted = tuple(array.shape[1:]), tuple(tensor.shape[1:])
+        if len(shape) != len(wanted) or any(w not in (None, g) for g, w in zip(shape, wanted, strict=True)):
+            raise schema_mismatch("samples", shape, wanted)
+
+
+def _samples_mismatch(samples: Columns, error: Exception) -> Failure:
+    shapes = {name: tuple(array.shape[1:]) for name, array in samples.items()}
+    given = shapes[""] if set(shapes) == {""} else shapes
+    return schema_mismatch("samples", given, f"something else ({_first_line(error)})")
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]
+
+
+def _is_sparse(loss: Any) -> bool:
+    return loss in SPARSE_LOSSES or isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+
+
+def _declared(model: keras.Model, which: str) -> list[Any]:
+    """`model.inputs` or `model.outputs`; nothing for a model that does not declare them."""
+    try:
+        return list(getattr(model, which, None) or [])
+    except (AttributeError, ValueError):
+        return []
+
+
+def _key(declared: list[Any], tensor: Any) -> str:
+    return "" if len(declared) == 1 else str(tensor.name)
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tf.as_dtype(tensor.dtype).as_numpy_dtype.__name__)
+
+
+def _spec(name: str, tensor: Any) -> dict[str, Any]:
+    return {"name": name, "dtype": _dtype(tensor), "shape": [-1 if size is None else size for size in tensor.shape]}
+
+
+def _declared_outputs(model: keras.Model) -> dict[str, Any]:
+    """The declared outputs by the names that predictions carry; nothing for a model that does not declare them."""
+    tensors = _declared(model, "outputs")
+    # A Sequential keeps the graph of its layers here.
+    functional = getattr(model, "_functional", None) or model
+    structure = getattr(functional, "output", None) if tensors else None
+    if isinstance(structure, Mapping):
+        return dict(structure)
+    return dict(zip(getattr(functional, "output_names", []), tensors, strict=False))
+
+
+def _fixed_batch(model: keras.Model) -> int | None:
+    """The number of rows that a model declared with `batch_size` takes at a time."""
+    sizes = {tensor.shape[0] for tensor in _declared(model, "inputs") if tensor.shape[0] is not None}
+    return int(min(sizes)) if sizes else None
+
+
+def _padded(columns: Columns, start: int, size: int) -> dict[str, np.ndarray]:
+    def pad(array: np.ndarray) -> np.ndarray:
+        part = array[start : start + size]
+        return np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+
+    return {name: pad(array) for name, array in columns.items()}
+
+
+def _named_outputs(model: keras.Model, answers: Any) -> dict[str, np.ndarray]:
+    if isinstance(answers, Mapping):
+        named = dict(answers)
+    else:
+        flat = list(answers) if isinstance(answers, list | tuple) else [answers]
+        names = list(_declared_outputs(model))
+        if len(names) != len(flat):
+            names = ["output"] if len(flat) == 1 else [f"output_{number}" for number in range(len(flat))]
+        named = dict(zip(names, flat, strict=True))
+    return {str(name): np.asarray(tensor, dtype=np.float32) for name, tensor in named.items()}
+
+
+def _build_as_saved(model: keras.Model, path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        saved = json.loads(archive.read("config.json")).get("build_config") or {}
+    if "input_shape" not in saved:
+        raise ValueError("the saved model does not say which shape it was built for")
+    model.build(saved["input_shape"] if isinstance(saved["input_shape"], dict) else tuple(saved["input_shape"]))
