@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -10,6 +11,8 @@ import psutil
 SERVICES = frozenset({"control_plane", "executors", "logger", "gateway"})
 WORKLOADS = frozenset({"trainer", "inferencer"})
 TERM_GRACE_S = 10.0
+KILL_GRACE_S = 5.0
+TURN_S = 0.02
 
 
 def sweep(home: Path, modules: frozenset[str] = SERVICES | WORKLOADS, grace_s: float = TERM_GRACE_S) -> int:
@@ -18,14 +21,29 @@ def sweep(home: Path, modules: frozenset[str] = SERVICES | WORKLOADS, grace_s: f
     They get SIGTERM, and SIGKILL after `grace_s`. Returns how many there were, when all are gone.
     """
     found = list(_processes(home, modules))
-    everything = {process.pid: process for parent in found for process in [parent, *_children(parent)]}
+    children = [child for process in found for child in _children(process)]
     for process in found:
         _signal(process.terminate)
-    _, alive = psutil.wait_procs(list(everything.values()), timeout=grace_s)
-    for process in alive:
+    _await_end(found, grace_s)
+    # A worker ends with the process that feeds it; what is left now does not want to.
+    for process in [*found, *children]:
         _signal(process.kill)
-    psutil.wait_procs(alive, timeout=TERM_GRACE_S)
+    _await_end([*found, *children], KILL_GRACE_S)
     return len(found)
+
+
+def _await_end(processes: Sequence[psutil.Process], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while any(_runs(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(TURN_S)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """A zombie has ended, whether or not somebody fetches its exit code."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _processes(home: Path, modules: frozenset[str]) -> Iterator[psutil.Process]:

@@ -22,6 +22,7 @@ from headrace.v1 import error_pb2
 HOST = "127.0.0.1"
 TURN_S = 0.1
 READY_DEADLINE_S = 120.0
+KAFKA_TIMEOUT_S = 5.0
 # A service that never was ready and dies this often is not started any more.
 EARLY_DEATHS = 3
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.2, 10.0
@@ -312,7 +313,7 @@ def _check_kafka(kafka: str) -> None:
     from streams.kafka import KafkaSettings, await_kafka
 
     try:
-        await_kafka(KafkaSettings(kafka), timeout_s=10.0)
+        await_kafka(KafkaSettings(kafka), timeout_s=KAFKA_TIMEOUT_S)
     except Unavailable as error:
         raise Unavailable(
             error.reason,

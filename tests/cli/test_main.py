@@ -1,0 +1,134 @@
+"""The command as people meet it: help, wrong usage, what cannot be reached, our own bugs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from cli import main
+from cli.main import COMMANDS
+from headrace.errors import FieldViolation, HeadraceError, Internal, InvalidArgument, NotFound, Unavailable
+from headrace.v1 import error_pb2
+from tests.support import free_port
+
+
+def _headrace(
+    *words: str, home: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "cli", *words],
+        env={**clean, "HEADRACE_HOME": str(home), **(environment or {})},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_help_lists_every_command(tmp_path: Path) -> None:
+    done = _headrace("--help", home=tmp_path)
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert name in done.stdout
+
+
+def test_help_needs_neither_grpc_nor_kafka() -> None:
+    program = "import sys; from cli.main import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert not {"grpc", "confluent_kafka", "google.protobuf", "numpy"} & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([name, "--help"]) == 0
+    assert "Usage:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bogus"],
+        ["model", "bogus"],
+        ["model", "create"],
+        ["model", "create", "digits", "--framework", "fortran", "--code", __file__],
+        ["model", "create", "digits", "--framework", "pytorch", "--code", "/nowhere"],
+        ["result", "show", "first"],
+        ["deployment", "list", "--state", "bored"],
+        ["train"],
+        ["up", "--port", "70000"],
+        ["infer", "1", "-i", "a", "-o", "b", "--guarantee", "sometimes"],
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("headrace: ")
+    assert "Traceback" not in said
+
+
+def test_without_a_control_plane_every_command_says_how_to_start_one(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    done = _headrace("model", "list", home=tmp_path, environment={"HEADRACE_ADDRESS": address})
+    assert done.returncode == 4
+    assert address in done.stderr
+    assert "headrace up" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_status_and_down_of_an_empty_home(tmp_path: Path) -> None:
+    status = _headrace("status", home=tmp_path)
+    assert status.returncode == 4
+    assert "headrace up" in status.stderr
+    down = _headrace("down", home=tmp_path)
+    assert down.returncode == 0
+    assert "No platform is running" in down.stdout
+
+
+def test_a_kafka_that_does_not_answer_is_told_within_seconds(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    ports = [word for option in ("--port", "--gateway-port", "--logger-port") for word in (option, "0")]
+    done = _headrace("up", "--kafka", address, *ports, home=tmp_path)
+    assert done.returncode == 4
+    assert address in done.stderr
+    assert "--kafka" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NotFound(error_pb2.REASON_RESOURCE_NOT_FOUND, "no model"), 3),
+        (Unavailable(error_pb2.REASON_SERVICE_UNAVAILABLE, "away"), 4),
+        (Unavailable(error_pb2.REASON_KAFKA_UNAVAILABLE, "away"), 4),
+        (InvalidArgument(error_pb2.REASON_CODE_ERROR, "line 3"), 1),
+        (Internal(error_pb2.REASON_INTERNAL_ERROR, "bug"), 1),
+    ],
+)
+def test_exit_codes(error: HeadraceError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.report(error) == code
+    assert f"[{error.reason_name}]" in capsys.readouterr().err
+
+
+def test_every_bad_field_is_told_once() -> None:
+    fields = [FieldViolation("model.name", "must not be empty"), FieldViolation("model.code", "must not be empty")]
+    error = InvalidArgument(error_pb2.REASON_INVALID_FIELD, "2 fields are wrong", fields=fields)
+    assert main.sentence(error).splitlines() == [
+        "2 fields are wrong [INVALID_FIELD]",
+        "  model.name: must not be empty",
+        "  model.code: must not be empty",
+    ]
+
+
+def test_a_bug_is_one_sentence_with_its_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HEADRACE_DEBUG", raising=False)
+    assert main.report(KeyError("what?")) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    log = Path(said.partition("details are in ")[2].partition(",")[0])
+    assert "KeyError" in log.read_text()
+    log.unlink()
+    monkeypatch.setenv("HEADRACE_DEBUG", "1")
+    main.report(KeyError("what?"))
+    assert "KeyError" in capsys.readouterr().err
