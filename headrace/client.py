@@ -25,6 +25,8 @@ FIRST_PAUSE_S = 0.1
 IDEMPOTENT = ("Get", "List", "Await", "Validate", "Check")
 OPTIONS = [
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 32 * 1024),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # A server that was started again is found at once; the default waits up to two minutes.
@@ -241,6 +243,8 @@ class _AsyncResponses:
                 yield response
         except grpc.RpcError as error:
             raise as_headrace_error(error, self._address) from error
+        finally:  # who stops reading early has the server stop too
+            self._call.cancel()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)

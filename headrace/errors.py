@@ -28,6 +28,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from headrace.v1 import error_pb2
 
 DOMAIN = "headrace"
+_REASON_NAMES: Mapping[int, str] = {number: name.removeprefix("REASON_") for name, number in error_pb2.Reason.items()}
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ class HeadraceError(Exception):
 
     @property
     def reason_name(self) -> str:
-        """`DATA_EXPIRED`, …; a reason that this version does not know is `UNSPECIFIED`."""
-        names: Mapping[int, str] = {number: name for name, number in error_pb2.Reason.items()}
-        return names.get(self.reason, "REASON_UNSPECIFIED").removeprefix("REASON_")
+        """`DATA_EXPIRED`, …; one that this version does not know as the sender said it, otherwise `UNSPECIFIED`."""
+        if self.reason == error_pb2.REASON_UNSPECIFIED:
+            return self.metadata.get("reason", "UNSPECIFIED")
+        return _REASON_NAMES.get(self.reason, "UNSPECIFIED")
 
     def to_status(self) -> status_pb2.Status:
         """The error on the wire: ErrorInfo always, and BadRequest, PreconditionFailure, RetryInfo as they apply."""

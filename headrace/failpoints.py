@@ -6,6 +6,7 @@ and stops it for ever at the first pass of `before_commit`. Actions: `exit` (SIG
 again goes on. Unset, a failpoint costs one look into an empty dictionary.
 """
 
+import itertools
 import os
 import signal
 import time
@@ -19,11 +20,10 @@ from headrace.v1 import error_pb2
 class _Failpoint:
     def __init__(self, name: str, action: str, at: int, argument: str) -> None:
         self._name, self._action, self._at, self._argument = name, action, at, argument
-        self._passes = 0
+        self._passes = itertools.count(1)  # one step, also when threads pass at once
 
     def hit(self) -> None:
-        self._passes += 1
-        if self._passes == self._at and self._first_time():
+        if next(self._passes) == self._at and self._first_time():
             self._fire()
 
     def _first_time(self) -> bool:
@@ -40,21 +40,21 @@ class _Failpoint:
         if self._action == "exit":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self._action == "hang":
-            while True:
-                signal.pause()
+            while True:  # a signal ends one sleep
+                time.sleep(3600)
         elif self._action == "raise":
             raise Internal(error_pb2.REASON_INTERNAL_ERROR, f"failpoint {self._name}", failpoint=self._name)
         else:
             time.sleep(float(self._argument or "0.1"))
 
 
-def _parse(text: str) -> Mapping[str, _Failpoint]:
-    points = {}
+def _parse(text: str) -> Mapping[str, list[_Failpoint]]:
+    points: dict[str, list[_Failpoint]] = {}
     for entry in filter(None, text.split(",")):
         name, _, rest = entry.partition(":")
         rest, _, argument = rest.partition("=")
         action, _, at = rest.partition("@")
-        points[name] = _Failpoint(name, action, int(at or "1"), argument)
+        points.setdefault(name, []).append(_Failpoint(name, action, int(at or "1"), argument))
     return points
 
 
@@ -63,5 +63,5 @@ _points = _parse(os.environ.get("HEADRACE_FAIL", ""))
 
 def fail_at(name: str) -> None:
     """A place where a test may have this process fail."""
-    if point := _points.get(name):
+    for point in _points.get(name, ()):
         point.hit()

@@ -6,22 +6,48 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from headrace.errors import HeadraceError
+from headrace.settings import SettingsError
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+log = logging.getLogger(__name__)
 _bound: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar("bound", default=None)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def configure(service: str) -> None:
-    """Sends every log of the process to stderr. HEADRACE_LOG_FORMAT: `json` or `text` (default: text on a terminal);
-    HEADRACE_LOG_LEVEL: default INFO.
+    """Sends every log of the process to stderr, and what a thread dies of to the log.
+
+    HEADRACE_LOG_FORMAT: `json` or `text` (default: text on a terminal). HEADRACE_LOG_LEVEL: default INFO.
+    Raises SettingsError for other values.
     """
-    chosen = os.environ.get("HEADRACE_LOG_FORMAT") or ("text" if sys.stderr.isatty() else "json")
+    chosen, level = _chosen_format(), (os.environ.get("HEADRACE_LOG_LEVEL") or "INFO").upper()
+    problems = []
+    if chosen not in ("json", "text"):
+        problems.append(f"HEADRACE_LOG_FORMAT is {chosen!r}, but it must be json or text")
+    if level not in LEVELS:
+        problems.append(f"HEADRACE_LOG_LEVEL is {level!r}, but it must be one of {', '.join(LEVELS)}")
+    if problems:
+        raise SettingsError(problems)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter(service) if chosen == "json" else _TextFormatter(service))
-    logging.basicConfig(level=os.environ.get("HEADRACE_LOG_LEVEL", "INFO").upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    threading.excepthook = _log_the_end_of_a_thread
+
+
+def _chosen_format() -> str:
+    return os.environ.get("HEADRACE_LOG_FORMAT") or ("text" if sys.stderr.isatty() else "json")
+
+
+def _log_the_end_of_a_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_value is not None:
+        name = ended.thread.name if ended.thread else ""
+        log.error("a thread was ended by a bug", extra={"thread_name": name}, exc_info=ended.exc_value)
 
 
 @contextmanager
@@ -32,6 +58,16 @@ def bind(**fields: Any) -> Iterator[None]:
         yield
     finally:
         _bound.reset(token)
+
+
+def bind_for_good(**fields: Any) -> None:
+    """Adds fields until the task or context ends."""
+    _bound.set({**(_bound.get() or {}), **fields})
+
+
+def error_fields(error: HeadraceError) -> dict[str, Any]:
+    """An error's reason, message and facts as `extra` of a log line; its facts may have any name."""
+    return {"reason": error.reason_name, "cause": error.message, "facts": dict(error.metadata)}
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def apply_update(stored: Message, update: Message, mask: FieldMask | None) -> li
         )
     changed = []
     for path in paths:
-        if not _is_output_only(update.DESCRIPTOR.fields_by_name[path.split(".")[0]]) and _copy(stored, update, path):
+        if not _is_output_only_path(update.DESCRIPTOR, path) and _copy(stored, update, path):
             changed.append(path)
     return changed
 
@@ -47,6 +47,12 @@ def _exists(descriptor: Any, path: str) -> bool:
     if field is None:
         return False
     return not rest or (field.message_type is not None and not field.is_repeated and _exists(field.message_type, rest))
+
+
+def _is_output_only_path(descriptor: Any, path: str) -> bool:
+    first, _, rest = path.partition(".")
+    field = descriptor.fields_by_name[first]
+    return _is_output_only(field) or (bool(rest) and _is_output_only_path(field.message_type, rest))
 
 
 def _is_output_only(field: Any) -> bool:

@@ -1,5 +1,7 @@
 """Prometheus metrics and the health of a process over HTTP."""
 
+import logging
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,6 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import prometheus_client
 
+from headrace.errors import FailedPrecondition
+from headrace.v1 import error_pb2
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_POLL_S = 0.1
 REQUESTS = prometheus_client.Counter(
     "headrace_grpc_requests_total", "gRPC calls by method and code", ["method", "code"]
 )
@@ -14,18 +22,17 @@ REQUEST_SECONDS = prometheus_client.Histogram("headrace_grpc_request_seconds", "
 
 
 @contextmanager
-def metrics_endpoint(listen: str, *, ready: Callable[[], bool]) -> Iterator[int]:
+def metrics_endpoint(listen: str | None, *, ready: Callable[[], bool]) -> Iterator[int]:
     """Serves `/metrics`, `/healthz` (the process lives) and `/readyz` (`ready()`); gives the port.
 
-    `listen`: HOST:PORT, port 0 for a free one; empty: nothing is served and the port is 0.
+    `listen`: HOST:PORT, port 0 for a free one; None or empty: nothing is served and the port is 0. Raises
+    FailedPrecondition when the port is in use.
     """
     if not listen:
         yield 0
         return
-    host, _, port = listen.rpartition(":")
-    server = ThreadingHTTPServer((host, int(port)), _handler(ready))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="metrics", daemon=True)
+    server = _open(listen, _handler(ready))
+    thread = threading.Thread(target=server.serve_forever, args=(SHUTDOWN_POLL_S,), name="metrics", daemon=True)
     thread.start()
     try:
         yield server.server_address[1]
@@ -35,16 +42,41 @@ def metrics_endpoint(listen: str, *, ready: Callable[[], bool]) -> Iterator[int]
         thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's look-up of the host's name, which takes seconds where DNS does not answer."""
+        socketserver.TCPServer.server_bind(self)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no news."""
+        log.debug("a request for metrics failed", exc_info=True)
+
+
+def _open(listen: str, handler: type[BaseHTTPRequestHandler]) -> _Server:
+    host, _, port = listen.rpartition(":")
+    try:
+        return _Server((host, int(port)), handler)
+    except OSError as error:
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"cannot serve metrics on {listen}: {error.strerror or error}; stop what uses it, or choose another",
+            listen=listen,
+        ) from error
+
+
 def _handler(ready: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
 
         def do_GET(self) -> None:
-            if self.path == "/metrics":
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
                 self._answer(200, prometheus_client.CONTENT_TYPE_LATEST, prometheus_client.generate_latest())
-            elif self.path == "/healthz":
+            elif path == "/healthz":
                 self._answer(200, "text/plain", b"ok\n")
-            elif self.path == "/readyz":
+            elif path == "/readyz":
                 is_ready = ready()
                 self._answer(200 if is_ready else 503, "text/plain", b"ready\n" if is_ready else b"not ready\n")
             else:

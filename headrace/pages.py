@@ -35,7 +35,7 @@ def decode_token(request: Message, token: str) -> Any:
     try:
         padded = token + "=" * (-len(token) % 4)
         digest, position = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, TypeError) as error:
+    except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise _invalid("page_token", "it is not one that a list returned") from error
     if digest != _digest(request):
         raise _invalid("page_token", "it belongs to a list with other arguments; start from the first page")

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from headrace.errors import HeadraceError
+from headrace import logs
+from headrace.errors import HeadraceError, Unavailable
 from headrace.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -49,15 +50,19 @@ def die_with_parent(parent_pid: int | None = None, number: int = signal.SIGKILL)
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a service's main and exits with its code; what it raises becomes one line and an exit code."""
+    """Runs a service's main and exits with its code; what it raises becomes one line and an exit code.
+
+    Wrong settings: EXIT_USAGE. Unavailable: EXIT_RETRY. Another HeadraceError: EXIT_FAILED. A bug: EXIT_BUG, with its
+    traceback in the log.
+    """
     try:
         code = main() or EXIT_OK
     except SettingsError as error:
         print(error, file=sys.stderr)
         code = EXIT_USAGE
     except HeadraceError as error:
-        log.error("stopped", extra={"reason": error.reason_name, "cause": error.message, **error.metadata})
-        code = EXIT_FAILED
+        log.error("stopped", extra=logs.error_fields(error))
+        code = EXIT_RETRY if isinstance(error, Unavailable) else EXIT_FAILED
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Exception:

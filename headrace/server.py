@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from headrace.errors import FailedPrecondition
-from headrace.interceptors import BoundaryInterceptor
+from headrace.interceptors import BoundaryInterceptor, Ending
 from headrace.v1 import error_pb2
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class ServerOptions:
     min_ping_interval_s: int = 10
     handshake_timeout_s: int = 5
     drain_s: float = 20.0
-    """Unary calls get so long to end when the server stops."""
+    """Unary calls get so long to end when the server stops; streams and `Await…` are cut early, to be resumed."""
 
     def channel_arguments(self) -> list[tuple[str, int]]:
         """The options of grpc.aio.server."""
@@ -43,6 +43,8 @@ class ServerOptions:
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
             ("grpc.max_metadata_size", self.max_metadata_bytes),
+            # Between the two, gRPC refuses at random.
+            ("grpc.absolute_max_metadata_size", self.max_metadata_bytes),
             ("grpc.max_concurrent_streams", self.max_concurrent_streams),
             ("grpc.max_connection_idle_ms", self.idle_connection_s * 1000),
             ("grpc.http2.min_ping_interval_without_data_ms", self.min_ping_interval_s * 1000),
@@ -74,13 +76,14 @@ class RunningServer:
 async def serving(
     listen: str, servicers: Sequence[Servicer], *, options: ServerOptions | None = None, ready: bool = True
 ) -> AsyncIterator[RunningServer]:
-    """Serves on `listen` (HOST:PORT, port 0 for a free one) until the block ends, then drains.
+    """Serves on `listen` (HOST:PORT, port 0 for a free one) until the block ends, then drains (see ServerOptions).
 
     `ready`: what health says at first. Raises FailedPrecondition when the port is in use.
     """
     options = options or ServerOptions()
+    ending = Ending()
     server = grpc.aio.server(
-        interceptors=[BoundaryInterceptor()],
+        interceptors=[BoundaryInterceptor(ending)],
         options=options.channel_arguments(),
         maximum_concurrent_rpcs=options.max_concurrent_calls,
     )
@@ -99,6 +102,7 @@ async def serving(
         yield running
     finally:
         await running.set_serving(False)
+        ending.begin()
         await asyncio.shield(server.stop(options.drain_s))
 
 
