@@ -1,0 +1,106 @@
+"""The control plane as a process: `python -P -m control_plane`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from control_plane.artifacts import ArtifactStore
+from control_plane.catalog import StreamCatalog
+from control_plane.events import Watchers
+from control_plane.executor_client import executors_at
+from control_plane.predictions import Predictions
+from control_plane.registry import ModelRegistry
+from control_plane.results import ResultCollector
+from control_plane.settings import Settings
+from control_plane.store import Store
+from headrace import logs
+from headrace.metrics import metrics_endpoint
+from headrace.process import EXIT_OK, EXIT_RETRY, run_main
+from headrace.server import RunningServer, Servicer, serving
+from headrace.settings import load
+from headrace.v1 import (
+    model_registry_pb2_grpc,
+    predictions_pb2_grpc,
+    result_collector_pb2_grpc,
+    stream_catalog_pb2_grpc,
+)
+from streams.kafka import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+# A trainer that comes back after a week starts its upload anew.
+UPLOADS_KEPT_S = 7 * 24 * 3600.0
+DISK_CHECK_S = 1.0
+
+
+def main() -> int:
+    logs.configure("control_plane")
+    return asyncio.run(_run(load(Settings, os.environ)))
+
+
+async def _run(settings: Settings) -> int:
+    """Serve until a signal comes (0), or the disk fails (75: started again it may go on)."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with Store.open(settings.database_path) as store:
+        async with control_plane(settings, store) as server:
+            # Where 0 was asked for, whoever started us reads the port here.
+            log.info("ready", extra={"port": server.port})
+            while not stop.is_set() and not store.broken.is_set():
+                try:
+                    async with asyncio.timeout(DISK_CHECK_S):
+                        await stop.wait()
+                except TimeoutError:
+                    continue
+    return EXIT_RETRY if store.broken.is_set() else EXIT_OK
+
+
+@asynccontextmanager
+async def control_plane(settings: Settings, store: Store) -> AsyncIterator[RunningServer]:
+    """Every service of the control plane on one port. Neither the broker nor the executors need to be there."""
+    async with AsyncExitStack() as stack:
+        servicers = await _servicers(settings, store, stack)
+        server = await stack.enter_async_context(serving(settings.listen, servicers))
+        stack.enter_context(metrics_endpoint(settings.metrics_listen, ready=lambda: not store.broken.is_set()))
+        yield server
+
+
+async def _servicers(settings: Settings, store: Store, stack: AsyncExitStack) -> Sequence[Servicer]:
+    """The services, each with what it needs; `stack` ends what they started, after the server."""
+    kafka = KafkaSettings(settings.kafka)
+    watchers = Watchers(store)
+    executors = await stack.enter_async_context(executors_at(settings.executors))
+    artifacts = ArtifactStore(settings.artifacts_url, settings.uploads_path)
+    artifacts.forget_uploads(UPLOADS_KEPT_S)
+    return [
+        (
+            model_registry_pb2_grpc.add_ModelRegistryServicer_to_server,
+            ModelRegistry(store, executors),
+            "headrace.v1.ModelRegistry",
+        ),
+        (
+            result_collector_pb2_grpc.add_ResultCollectorServicer_to_server,
+            ResultCollector(store, watchers, artifacts),
+            "headrace.v1.ResultCollector",
+        ),
+        (
+            stream_catalog_pb2_grpc.add_StreamCatalogServicer_to_server,
+            StreamCatalog(store, watchers, kafka, settings.control_topic),
+            "headrace.v1.StreamCatalog",
+        ),
+        (
+            predictions_pb2_grpc.add_PredictionsServicer_to_server,
+            Predictions(store, kafka),
+            "headrace.v1.Predictions",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    run_main(main)
