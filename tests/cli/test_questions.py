@@ -23,7 +23,10 @@ def _answering(
                 for question in questions.read(0.05):
                     source = f"{question.topic()}/{question.partition()}/{question.offset()}"
                     for output_topic, value in answer(question):
-                        headers = {"headrace-source": source, "headrace-error-message": "too odd"}
+                        headers: dict[str, str | bytes | None] = {
+                            "headrace-source": source,
+                            "headrace-error-message": "too odd",
+                        }
                         producer.produce(output_topic, value, headers=headers)
                 producer.flush(5)
 
