@@ -10,7 +10,7 @@ from pathlib import Path
 from google.rpc import status_pb2
 
 from headrace.client import connect
-from headrace.errors import Aborted, HeadraceError, Internal, from_status
+from headrace.errors import HeadraceError, Internal, from_status
 from headrace.failpoints import fail_at
 from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_OK, EXIT_RETRY
 from headrace.v1 import deployment_pb2, error_pb2
@@ -19,7 +19,7 @@ from trainer.ending import Ending
 from trainer.job import Job
 from trainer.journal import Journal, read_journal
 from trainer.patience import Patience
-from trainer.report import Reporter
+from trainer.report import OVERTAKEN, Reporter
 from trainer.settings import TrainerSettings
 from trainer.wish import ControlPlane
 
@@ -63,32 +63,30 @@ class Attempt:
         return code
 
     def _reporter(self, collector: ResultCollectorStub, journal: Journal, ending: Ending) -> Reporter:
-        fenced = fenced_error(self._settings.attempt)
         return Reporter(
             collector,
             journal,
             result_id=self._settings.result_id,
             attempt=self._settings.attempt,
-            on_fenced=lambda: ending.end(fenced),
+            on_refused=ending.end,
         )
 
     def _unheard(self, reporter: Reporter) -> int:
+        """The exit code when the collector does not take what this attempt has to say."""
         if self._stop.is_set():
             return EXIT_OK
         if reporter.fenced:
+            log.warning("a newer attempt has taken over, or the result has ended")
             return EXIT_FENCED
-        log.error("the control plane is away", extra={"address": self._settings.address})
+        log.error("the collector did not take the reports; the next attempt may have more luck")
         return EXIT_RETRY
 
     def _run_job(self, control_plane: ControlPlane, reporter: Reporter, ending: Ending) -> int:
         failure = self._unreported_failure()
         if failure is None:
             failure = self._failure_of_job(control_plane, reporter, ending)
-        if self._stop.is_set():
-            return EXIT_OK
-        if reporter.fenced:
-            log.warning("a newer attempt has taken over")
-            return EXIT_FENCED
+        if failure is not None and (self._stop.is_set() or reporter.refused):
+            return self._unheard(reporter)
         return self._conclude(failure, reporter)
 
     def _failure_of_job(self, control_plane: ControlPlane, reporter: Reporter, ending: Ending) -> HeadraceError | None:
@@ -99,24 +97,16 @@ class Attempt:
         except Exception as error:
             # Once the run has ended, everything that blocked was broken off and fails in ways of its own.
             failure = ending.cause or as_failure(error)
-            if failure.reason == error_pb2.REASON_FENCED:
-                reporter.fence()
+            if failure.reason in OVERTAKEN:
+                reporter.refuse(failure)
             return failure
         return None
 
     def _conclude(self, failure: HeadraceError | None, reporter: Reporter) -> int:
-        """Reports the failure; the exit code once the collector has all, else that of another attempt."""
-        code = EXIT_OK
-        if failure is not None:
-            code = self._report_failure(failure, reporter)
-        if reporter.flush(self._settings.patience_s, self._stop):
-            return code
-        if self._stop.is_set():
-            return EXIT_OK
-        if reporter.fenced:
-            return EXIT_FENCED
-        log.error("the collector did not take the last reports; they are kept for the next attempt")
-        return EXIT_RETRY
+        """Reports the failure; the exit code once the collector has everything on its disk."""
+        code = EXIT_OK if failure is None else self._report_failure(failure, reporter)
+        heard = reporter.flush(self._settings.patience_s, self._stop)
+        return code if heard else self._unheard(reporter)
 
     def _report_failure(self, failure: HeadraceError, reporter: Reporter) -> int:
         again = failure.reason in WORTH_ANOTHER_ATTEMPT
@@ -144,11 +134,6 @@ class Attempt:
             shutil.rmtree(self._settings.work_dir / name, ignore_errors=True)
         for journal in self._settings.work_dir.glob("reports-*.journal"):
             journal.unlink(missing_ok=True)
-
-
-def fenced_error(attempt: int) -> HeadraceError:
-    """What ends an attempt that a newer one has overtaken."""
-    return Aborted(error_pb2.REASON_FENCED, f"a newer attempt than {attempt} has taken over", attempt=attempt)
 
 
 def as_failure(error: Exception) -> HeadraceError:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from headrace.chunks import sha256_of
-from headrace.errors import FieldViolation, HeadraceError, InvalidArgument
+from headrace.errors import FieldViolation, HeadraceError, InvalidArgument, ResourceExhausted
 from headrace.failpoints import fail_at
 from headrace.v1 import deployment_pb2, error_pb2
 from headrace.v1.result_collector_pb2 import Outcome
@@ -44,6 +44,9 @@ BUILD_TIMEOUT_S = 300.0
 # An evaluation reads fewer rows than the training did, once.
 EVALUATE_TIMEOUT_S = 600.0
 SANDBOX_LEVEL = "process"
+# What a collector takes in one epoch.
+MAX_METRICS = 10_000
+MAX_METRIC_NAME = 512
 
 
 class Job:
@@ -84,7 +87,7 @@ class Job:
                 stream = self._await_stream(wish)
                 self._limit_time(wish)
                 data = self._read(stream, wish)
-                self._check(built.result(), data)
+                self._check(built.result(), data, wish)
             training_s = self._fit(session, data, wish)
             self._evaluate(session, data, wish, training_s)
             return self._keep(session, wish)
@@ -120,7 +123,7 @@ class Job:
         fail_at("before_read")
         data = read_data(
             stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder,
-            on_progress=self._tell_reading, stop=self._ending.event,
+            on_progress=self._tell_reading, stop=self._ending.event, wait_s=self._settings.kafka_wait_s,
         )  # fmt: skip
         fail_at("after_spool")
         known = Outcome(split_sizes=data.sizes, decode_error_count=data.spool.decode_error_count)
@@ -134,10 +137,14 @@ class Job:
         )
         self._reporter.progress(progress, always=read >= total)
 
-    def _check(self, model: BuiltModel, data: Data) -> None:
-        """Refuses records that the model does not take, before the first step."""
+    def _check(self, model: BuiltModel, data: Data, wish: Wish) -> None:
+        """Refuses records that the model does not take, before the first step.
+
+        Only Keras models declare what they take; of a PyTorch model the signature holds a guess, and the worker sees.
+        """
         self._learn(Outcome(framework_version=model.framework_version, sandbox_level=SANDBOX_LEVEL))
-        check_takes(model.signature, data.spool.sample_spec)
+        if wish.framework == "tensorflow":
+            check_takes(model.signature, {"": data.spool.sample_spec.shape})
 
     def _fit(self, session: WorkerSession, data: Data, wish: Wish) -> float:
         """Trains to the last epoch; the seconds that it took."""
@@ -303,6 +310,15 @@ def _print(text: str) -> None:
 
 
 def _split_metrics(metrics: dict[str, dict[str, float]]) -> SplitMetrics:
+    names = [name for values in metrics.values() for name in values]
+    if len(names) > MAX_METRICS or any(len(name) > MAX_METRIC_NAME for name in names):
+        raise ResourceExhausted(
+            error_pb2.REASON_OUTPUT_LIMIT,
+            f"the model reports {len(names)} metrics; at most {MAX_METRICS} with names of at most {MAX_METRIC_NAME} "
+            "characters are kept",
+            limit=MAX_METRICS,
+            name_limit=MAX_METRIC_NAME,
+        )
     return SplitMetrics(splits={split: Metrics(values=values) for split, values in metrics.items()})
 
 

@@ -13,7 +13,15 @@ from typing import Any, Self
 
 import grpc
 
-from headrace.errors import HeadraceError
+from headrace.errors import (
+    Aborted,
+    Cancelled,
+    DeadlineExceeded,
+    HeadraceError,
+    Internal,
+    ResourceExhausted,
+    Unavailable,
+)
 from headrace.v1 import deployment_pb2, error_pb2
 from headrace.v1.deployment_pb2 import State
 from headrace.v1.result_collector_pb2 import Outcome, ReportRequest, ReportResponse, StateChange
@@ -33,13 +41,16 @@ CALL_S = 60.0
 BACKLOG_WITHOUT_PROGRESS = 1000
 FINAL_STATES = (deployment_pb2.STATE_FINISHED, deployment_pb2.STATE_FAILED)
 
-# The result is another attempt's, or nobody's: it was deleted.
+# The call may work in a moment. What else a collector answers, it will answer again.
 OVERTAKEN = (error_pb2.REASON_FENCED, error_pb2.REASON_RESOURCE_NOT_FOUND)
+WORTH_ANOTHER_CALL = (Unavailable, DeadlineExceeded, Cancelled, ResourceExhausted, Internal)
 
 
 class Reporter:
-    """The reports of one attempt. `on_fenced` is called once, on the reporter's thread, when a newer attempt exists.
+    """The reports of one attempt.
 
+    `on_refused` is called once, on the reporter's thread, when the collector takes nothing of this attempt any more:
+    with FENCED because a newer attempt exists or the result has ended, or with what it finds wrong.
     Use it as a context manager; leaving it stops its threads at once, so `flush` before if the events matter.
     """
 
@@ -50,19 +61,19 @@ class Reporter:
         *,
         result_id: int,
         attempt: int,
-        on_fenced: Callable[[], None],
+        on_refused: Callable[[HeadraceError], None],
     ) -> None:
         self._collector = collector
         self._journal = journal
         self._result_id = result_id
         self._attempt = attempt
-        self._on_fenced = on_fenced
+        self._on_refused = on_refused
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._call: Any = None
         self._next_seq = 0  # not known before the collector's first answer
         self._acked_seq = 0
-        self._fenced = False
+        self._refusal: HeadraceError | None = None
         self._progress_time = 0.0
         self._threads = [
             threading.Thread(target=self._run, name="report", daemon=True),
@@ -89,11 +100,16 @@ class Reporter:
     @property
     def fenced(self) -> bool:
         """True: a newer attempt has taken over, or the result has ended. Nothing of this one counts any more."""
-        return self._fenced
+        return self._refusal is not None and self._refusal.reason in OVERTAKEN
+
+    @property
+    def refused(self) -> bool:
+        """True: the collector takes nothing more, for whatever reason."""
+        return self._refusal is not None
 
     def await_hello(self, timeout_s: float, stop: threading.Event) -> bool:
         """Blocks until the collector has told where to begin; False when it did not or `stop` is set."""
-        return self._wait(lambda: self._next_seq > 0 or self._fenced, timeout_s, stop)
+        return self._wait(lambda: self._next_seq > 0, timeout_s, stop)
 
     def flush(self, timeout_s: float, stop: threading.Event | None = None) -> bool:
         """Blocks until the collector has everything on its disk; False when the time is over, or it never will be."""
@@ -141,7 +157,7 @@ class Reporter:
         with self._changed:
             while not reached():
                 left_s = ends - time.monotonic()
-                if left_s <= 0 or self._fenced or (stop is not None and stop.is_set()):
+                if left_s <= 0 or self._refusal is not None or (stop is not None and stop.is_set()):
                     return False
                 self._changed.wait(min(left_s, 0.2))
         return True
@@ -156,7 +172,7 @@ class Reporter:
 
     def _run(self) -> None:
         backoff = Backoff()
-        while not self._stopped.is_set() and not self._fenced:
+        while not self._stopped.is_set() and self._refusal is None:
             if self._step():
                 backoff.reset()
             else:
@@ -205,22 +221,31 @@ class Reporter:
                 talk.resume(response.resume_from or response.acked_seq + 1)
             self._changed.notify_all()
         if response.fenced:
-            self.fence()
+            self.refuse(overtaken(self._attempt))
 
     def _lost(self, error: Exception) -> None:
-        if isinstance(error, HeadraceError) and error.reason in OVERTAKEN:
-            self.fence()
+        if isinstance(error, HeadraceError) and not isinstance(error, WORTH_ANOTHER_CALL):
+            self.refuse(error)
         elif not self._stopped.is_set():
             log.info("the collector does not listen; reports wait on disk", extra={"cause": str(error)})
 
-    def fence(self) -> None:
-        """A newer attempt exists: nothing more is sent."""
-        if self._fenced:
-            return
+    def refuse(self, error: HeadraceError) -> None:
+        """Nothing more is sent: the collector would not take it."""
         with self._changed:
-            self._fenced = True
+            if self._refusal is not None:
+                return
+            self._refusal = error
             self._changed.notify_all()
-        self._on_fenced()
+        self._on_refused(error)
+
+
+def overtaken(attempt: int) -> HeadraceError:
+    """What ends an attempt when a newer one exists."""
+    return Aborted(
+        error_pb2.REASON_FENCED,
+        f"a newer attempt than {attempt} has taken over, or the result has ended",
+        attempt=attempt,
+    )
 
 
 class _Talk:

@@ -18,7 +18,7 @@ class MemoryCollector(result_collector_pb2_grpc.ResultCollectorServicer):
     """What a collector's disk would hold outlives `stop()` and `start()`, which are a crash and a restart.
 
     `fault(seq)` is asked for each event: "" goes on, "lose" breaks the call before the event is stored, "mute" after
-    it is stored and before it is acknowledged.
+    it is stored and before it is acknowledged, "refuse" finds it invalid.
     """
 
     def __init__(self, *, acks_first: bool = False) -> None:
@@ -76,6 +76,8 @@ class MemoryCollector(result_collector_pb2_grpc.ResultCollectorServicer):
             fault = self.fault(request.seq)
             if self._acks_first:
                 yield messages.ReportResponse(acked_seq=request.seq)
+            if fault == "refuse":
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such event")
             if fault == "lose":
                 context.abort(grpc.StatusCode.UNAVAILABLE, "lost before it was stored")
             stored.setdefault(request.seq, request)

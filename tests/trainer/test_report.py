@@ -1,13 +1,13 @@
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from headrace.client import connect
-from headrace.errors import InvalidArgument
+from headrace.errors import HeadraceError, InvalidArgument
 from headrace.v1 import deployment_pb2, error_pb2, result_collector_pb2, result_pb2
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from tests.support import eventually
@@ -27,11 +27,19 @@ def collector() -> Iterator[MemoryCollector]:
 
 
 @contextmanager
-def reporting(collector: MemoryCollector, folder: Path, *, attempt: int = 1) -> Iterator[Reporter]:
+def reporting(
+    collector: MemoryCollector,
+    folder: Path,
+    *,
+    attempt: int = 1,
+    on_refused: Callable[[HeadraceError], None] = lambda error: None,
+) -> Iterator[Reporter]:
     with ExitStack() as stack:
         stub = ResultCollectorStub(stack.enter_context(connect(collector.address)))
         journal = stack.enter_context(Journal(folder / f"report-{attempt}.journal"))
-        reporter = stack.enter_context(Reporter(stub, journal, result_id=1, attempt=attempt, on_fenced=lambda: None))
+        reporter = stack.enter_context(
+            Reporter(stub, journal, result_id=1, attempt=attempt, on_refused=lambda error: None)
+        )
         assert reporter.await_hello(PATIENCE_S, threading.Event())
         yield reporter
 
@@ -115,18 +123,25 @@ def test_a_later_process_of_the_same_attempt_goes_on_counting(collector: MemoryC
 
 
 def test_a_newer_attempt_fences_this_one(collector: MemoryCollector, tmp_path: Path) -> None:
-    told = threading.Event()
-    with ExitStack() as stack:
-        stub = ResultCollectorStub(stack.enter_context(connect(collector.address)))
-        journal = stack.enter_context(Journal(tmp_path / "report.journal"))
-        reporter = stack.enter_context(Reporter(stub, journal, result_id=1, attempt=1, on_fenced=told.set))
-        assert reporter.await_hello(PATIENCE_S, threading.Event())
+    refusals: list[HeadraceError] = []
+    with reporting(collector, tmp_path, on_refused=refusals.append) as reporter:
         collector.newest_attempts[1] = 2
         report_epochs(reporter, range(1, 2))
-        assert told.wait(PATIENCE_S)
-        assert reporter.fenced
         assert not reporter.flush(PATIENCE_S)
+        assert reporter.fenced
+        (refusal,) = eventually(lambda: refusals)
+        assert refusal.reason == error_pb2.REASON_FENCED
     assert collector.events(1) == []
+
+
+def test_what_the_collector_will_never_take_ends_the_reports(collector: MemoryCollector, tmp_path: Path) -> None:
+    refusals: list[HeadraceError] = []
+    collector.fault = lambda seq: "refuse"
+    with reporting(collector, tmp_path, on_refused=refusals.append) as reporter:
+        report_epochs(reporter, range(1, 2))
+        assert not reporter.flush(PATIENCE_S)
+        assert not reporter.fenced
+    assert len(refusals) == 1
 
 
 def test_progress_is_reported_at_most_once_a_second(collector: MemoryCollector, tmp_path: Path) -> None:
