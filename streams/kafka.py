@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from confluent_kafka import (
     Consumer,
@@ -38,14 +38,16 @@ from headrace.errors import (
 from headrace.v1 import error_pb2
 
 __all__ = [
-    "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "ensure_topics",
-    "is_transient", "kafka_errors", "log_ends", "partitions_of", "topic_config", "unknown_topic", "watermarks",
+    "Headers", "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "ensure_topics",
+    "headers_of", "is_transient", "kafka_errors", "log_ends", "partitions_of", "topic_config", "unknown_topic",
+    "watermarks",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 10.0
 ErrorCallback = Callable[[KafkaError], None]
+Headers = list[tuple[str, str | bytes | None]]
 
 _COMMON: Mapping[str, Any] = {
     "client.id": "headrace",
@@ -281,6 +283,11 @@ def as_headrace_error(error: KafkaError, settings: KafkaSettings, **facts: Any) 
     if is_transient(error):
         return _unavailable(settings, text, facts)
     return Internal(error_pb2.REASON_INTERNAL_ERROR, f"Kafka failed{about}: {error.name()}: {text}", **facts)
+
+
+def headers_of(message: Message) -> Headers:
+    """The record's headers, in order; a name may be there twice."""
+    return cast(Headers, message.headers() or [])
 
 
 def is_transient(error: KafkaError) -> bool:

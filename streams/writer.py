@@ -14,11 +14,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from headrace.errors import Aborted, DeadlineExceeded, HeadraceError, InvalidArgument, Unavailable
 from headrace.v1 import error_pb2, stream_pb2
 from streams.group import GroupMetadata
-from streams.kafka import KafkaSettings, as_headrace_error, is_transient, kafka_errors
+from streams.kafka import Headers, KafkaSettings, as_headrace_error, is_transient, kafka_errors
 
 log = logging.getLogger(__name__)
-
-Headers = list[tuple[str, str | bytes | None]]
 
 COMMIT_TIMEOUT_S = 30.0
 DELIVERY_TIMEOUT_S = 120.0

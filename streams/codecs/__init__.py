@@ -1,0 +1,108 @@
+"""How the bytes of records become rows of numbers, a whole batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from headrace.errors import InvalidArgument, not_yet
+from headrace.v1 import error_pb2
+from headrace.v1.stream_pb2 import (
+    DATA_FORMAT_AVRO,
+    DATA_FORMAT_JSON,
+    DATA_FORMAT_PROTOBUF,
+    DATA_FORMAT_RAW,
+    DataFormat,
+)
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One row: its element type and its shape, without the batch. A length that is not known yet is -1."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def is_known(self) -> bool:
+        return -1 not in self.shape
+
+    @property
+    def row_bytes(self) -> int:
+        """How many bytes a row has in memory. Only of a known spec."""
+        assert self.is_known
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.dtype.name} {tuple(length if length >= 0 else '?' for length in self.shape)}"
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that is no row: its index in the batch, and why."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The good rows of a batch, in order.
+
+    columns: input name → rows `(len(good), *shape)`; a model with one input has the name "". Read-only.
+    good: the indices of the good records in the batch, int64.
+    bad: the others.
+    """
+
+    columns: dict[str, Array]
+    good: Array
+    bad: list[BadRecord]
+
+    @property
+    def rows(self) -> Array:
+        """The rows of the only input."""
+        (rows,) = self.columns.values()
+        return rows
+
+
+class Codec(Protocol):
+    """Encodes and decodes the records of one stream.
+
+    sample_spec, label_spec: of one row. Where the configuration leaves a length open (-1) the first batch decides it,
+    and the codec remembers. label_spec is None for records without labels.
+    """
+
+    @property
+    def sample_spec(self) -> Spec: ...
+    @property
+    def label_spec(self) -> Spec | None: ...
+    def decode_samples(self, values: Sequence[bytes | None]) -> Decoded: ...
+    def decode_labels(self, keys: Sequence[bytes | None]) -> Decoded:
+        """Only where there is a label_spec."""
+
+    def encode_sample(self, sample: Array) -> bytes: ...
+    def encode_label(self, label: Array) -> bytes: ...
+
+
+def codec_for(data_format: int, config: Mapping[str, str]) -> Codec:
+    """The codec of a stream's `input_format` and `input_config`.
+
+    Raises InvalidArgument (INVALID_FORMAT) naming everything that is wrong with the configuration.
+    """
+    if data_format == DATA_FORMAT_RAW:
+        from streams.codecs.raw import RawCodec
+
+        return RawCodec.from_config(config)
+    if data_format in (DATA_FORMAT_AVRO, DATA_FORMAT_JSON, DATA_FORMAT_PROTOBUF):
+        name = DataFormat.Name(data_format).removeprefix("DATA_FORMAT_")
+        raise not_yet(f"the input format {name}", "send the records as RAW")
+    raise InvalidArgument(
+        error_pb2.REASON_INVALID_FORMAT,
+        f"the input format {data_format} is unknown; the known ones are RAW, AVRO, JSON, PROTOBUF",
+        input_format=data_format,
+    )

@@ -1,0 +1,215 @@
+"""RAW: the bytes of a numpy array, little-endian, as Kafka-ML's sinks send them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from headrace.errors import FieldViolation, InvalidArgument
+from headrace.v1 import error_pb2
+from streams.codecs import Array, BadRecord, Decoded, Spec
+
+# Kafka-ML's own names; `float` is TensorFlow's, four bytes, not numpy's.
+ALIASES = {"half": "float16", "float": "float32", "double": "float64"}
+NUMBERS = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "complex64", "complex128",
+)  # fmt: skip
+KNOWN_TYPES = (*NUMBERS, *ALIASES, "string")
+# A text is kept as that many bytes of UTF-8, filled up with zeros, so that rows have one size. A reshape of one number
+# is another width.
+STRING_BYTES = 64
+MAX_ROW_BYTES = 2**31 - 1
+
+
+class RawCodec:
+    """Decodes a batch with one join and one view; the only work per record is its length.
+
+    Numbers without a shape are a vector, of the length that most records of the first batch have.
+    """
+
+    def __init__(self, sample: Spec, label: Spec | None) -> None:
+        self._sample = sample
+        self._label = label
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, str]) -> RawCodec:
+        """Of `data_type`, `label_type`, `data_reshape`, `label_reshape`. No `label_type`: records without labels."""
+        bad: list[FieldViolation] = []
+        sample = _spec(config, "data", bad)
+        label = _spec(config, "label", bad) if config.get("label_type", "").strip() else None
+        if bad:
+            raise InvalidArgument(
+                error_pb2.REASON_INVALID_FORMAT,
+                "the input_config of RAW is wrong: " + "; ".join(f"{one.field}: {one.description}" for one in bad),
+                fields=bad,
+                known_types=", ".join(KNOWN_TYPES),
+            )
+        return cls(sample, label)
+
+    @property
+    def sample_spec(self) -> Spec:
+        return self._sample
+
+    @property
+    def label_spec(self) -> Spec | None:
+        return self._label
+
+    def decode_samples(self, values: Sequence[bytes | None]) -> Decoded:
+        self._sample = _settle(self._sample, values)
+        return _decode(self._sample, values, "value")
+
+    def decode_labels(self, keys: Sequence[bytes | None]) -> Decoded:
+        assert self._label is not None, "the records have no labels"
+        self._label = _settle(self._label, keys)
+        return _decode(self._label, keys, "key (the label)")
+
+    def encode_sample(self, sample: Array) -> bytes:
+        return _encode(self._sample, sample)
+
+    def encode_label(self, label: Array) -> bytes:
+        assert self._label is not None, "the records have no labels"
+        return _encode(self._label, label)
+
+
+def config_of(sample: Spec, label: Spec | None) -> dict[str, str]:
+    """The input_config of records with such rows."""
+    config = {"data_type": sample.dtype.name, "data_reshape": _reshape_text(sample)}
+    if label is not None:
+        config |= {"label_type": label.dtype.name, "label_reshape": _reshape_text(label)}
+    return config
+
+
+def _reshape_text(spec: Spec) -> str:
+    """A single number has no reshape, as in Kafka-ML."""
+    return " ".join(map(str, spec.shape))
+
+
+def _spec(config: Mapping[str, str], prefix: str, bad: list[FieldViolation]) -> Spec:
+    problems = len(bad)
+    type_name = config.get(f"{prefix}_type", "").strip()
+    dtype = _dtype(type_name)
+    if dtype is None:
+        known = ", ".join(KNOWN_TYPES)
+        bad.append(FieldViolation(f"{prefix}_type", f"{type_name!r} is unknown; the known types are {known}"))
+    shape = _shape(config.get(f"{prefix}_reshape", ""))
+    if shape is None:
+        given = config.get(f"{prefix}_reshape")
+        bad.append(
+            FieldViolation(
+                f"{prefix}_reshape", f"{given!r} is no shape; give numbers separated by blanks, such as 28 28"
+            )
+        )
+    if len(bad) > problems or dtype is None or shape is None:
+        return Spec(np.dtype(np.uint8), (-1,))
+    if dtype.kind == "S":
+        width = shape[0] if len(shape) == 1 and shape[0] > 0 else STRING_BYTES
+        return Spec(np.dtype(f"S{width}"), ())
+    return Spec(dtype, shape)
+
+
+def _dtype(name: str) -> np.dtype[Any] | None:
+    """Any name that numpy has for these types (`f4`, `<i8`, `single`), and the aliases."""
+    if name == "string":
+        return np.dtype("S")
+    try:
+        dtype = np.dtype(ALIASES.get(name, name)) if name else None
+    except (TypeError, ValueError, SyntaxError):
+        return None
+    # Rows are in the machine's byte order, and bytes on the wire are little-endian whatever the name says.
+    return dtype.newbyteorder("=") if dtype is not None and dtype.newbyteorder("=").name in NUMBERS else None
+
+
+def _shape(text: str) -> tuple[int, ...] | None:
+    """Empty: a vector. One length may be -1: it follows from the size."""
+    try:
+        shape = tuple(int(number) for number in text.replace(",", " ").strip("()[] ").split())
+    except ValueError:
+        return None
+    known = [length for length in shape if length != -1]
+    if len(shape) - len(known) > 1 or len(shape) > 32 or any(length < 1 for length in known):
+        return None
+    elements = 1
+    for length in known:
+        elements *= length
+    return (shape or (-1,)) if elements <= MAX_ROW_BYTES else None
+
+
+def _settle(spec: Spec, records: Sequence[bytes | None]) -> Spec:
+    """Fill in the open length by the size that most records have."""
+    if spec.is_known or not len(records):
+        return spec
+    sizes, counts = np.unique(_sizes(records), return_counts=True)
+    known_bytes = spec.dtype.itemsize * int(-np.prod(spec.shape, dtype=np.int64))
+    fitting = [(count, size) for size, count in zip(sizes, counts, strict=True) if size > 0 and size % known_bytes == 0]
+    if not fitting:
+        return spec
+    _, size = max(fitting)
+    return Spec(spec.dtype, tuple(int(size) // known_bytes if length == -1 else length for length in spec.shape))
+
+
+def _decode(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
+    if not spec.is_known:
+        return _all_bad(spec, records, what)
+    if spec.dtype.kind == "S":
+        return _decode_texts(spec, records, what)
+    sizes = _sizes(records)
+    good = np.flatnonzero(sizes == spec.row_bytes)
+    if len(good) == len(records):
+        return Decoded({"": _rows(spec, b"".join(records))}, good, [])  # type: ignore[arg-type]  # no None has a size
+    chosen = b"".join([records[index] or b"" for index in good.tolist()])
+    reason = f"its {what} has {{}} bytes, where {spec} takes {spec.row_bytes}"
+    bad = [
+        BadRecord(int(index), f"it has no {what}" if sizes[index] < 0 else reason.format(sizes[index]))
+        for index in np.flatnonzero(sizes != spec.row_bytes)
+    ]
+    return Decoded({"": _rows(spec, chosen)}, good, bad)
+
+
+def _rows(spec: Spec, joined: bytes) -> Array:
+    """`(n, *shape)`, a view of the bytes."""
+    wire = np.dtype(np.uint8) if spec.dtype.kind == "b" else spec.dtype.newbyteorder("<")
+    rows = np.frombuffer(joined, wire).reshape(-1, *spec.shape)
+    # Any byte but 0 is true; a view would let other bytes than 0 and 1 through.
+    return rows.astype(np.bool_) if spec.dtype.kind == "b" else rows.astype(spec.dtype, copy=False)
+
+
+def _decode_texts(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
+    sizes = _sizes(records)
+    fits = (sizes >= 0) & (sizes <= spec.dtype.itemsize)
+    good = np.flatnonzero(fits)
+    rows = np.array([records[index] for index in good.tolist()], dtype=spec.dtype)
+    reason = f"its {what} is a text of {{}} bytes, where {spec.dtype.itemsize} fit"
+    bad = [
+        BadRecord(int(index), f"it has no {what}" if sizes[index] < 0 else reason.format(sizes[index]))
+        for index in np.flatnonzero(~fits)
+    ]
+    return Decoded({"": rows}, good, bad)
+
+
+def _all_bad(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
+    """No record of the batch has a size that the open shape could take."""
+    shape = tuple(0 if length == -1 else length for length in spec.shape)
+    reason = f"its {what} has {{}} bytes, which is no multiple of {spec}"
+    bad = [
+        BadRecord(index, f"it has no {what}" if record is None else reason.format(len(record)))
+        for index, record in enumerate(records)
+    ]
+    return Decoded({"": np.empty((0, *shape), spec.dtype)}, np.empty(0, np.int64), bad)
+
+
+def _sizes(records: Sequence[bytes | None]) -> Array:
+    """The length of each; -1 for None."""
+    try:
+        return np.fromiter(map(len, records), np.int64, len(records))  # type: ignore[arg-type]
+    except TypeError:
+        return np.fromiter((-1 if record is None else len(record) for record in records), np.int64, len(records))
+
+
+def _encode(spec: Spec, array: Array) -> bytes:
+    if spec.dtype.kind == "S":
+        content = array.item()
+        return content.encode() if isinstance(content, str) else bytes(content)
+    return np.ascontiguousarray(array, spec.dtype.newbyteorder("<")).tobytes()
