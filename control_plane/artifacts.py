@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class ArtifactStore:
         """Remove the files among these that no result has any more."""
         async with self.recording:
             for sha256 in digests:
-                if not await store.read(lambda digest=sha256: results.digest_is_used(digest)):  # type: ignore[misc]
+                if not await store.read(partial(results.digest_is_used, sha256)):
                     await asyncio.to_thread(self._remove, sha256)
 
     def forget_uploads(self, older_than_s: float) -> None:

@@ -39,6 +39,12 @@ class ThreadsDatabase(SqliteDatabase):
             raise
         return connection
 
+    def rollback(self) -> None:
+        """SQLite has undone the transaction already when the disk is full or fails; undoing it again would be an error,
+        and hide the first one."""
+        if self.connection().in_transaction:  # type: ignore[no-untyped-call]
+            super().rollback()
+
 
 database = ThreadsDatabase("headrace", pragmas=PRAGMAS)
 
