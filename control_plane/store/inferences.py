@@ -32,6 +32,10 @@ _NOT_STORED = (
 )
 
 
+# A process that dies sooner counts as one more failure in a row, also if it ran for a moment.
+SURVIVED_US = 20_000_000
+
+
 @dataclass(frozen=True)
 class Replica:
     """The reconciler's view of one slot."""
@@ -124,7 +128,7 @@ def delete(id: int) -> None:
 
 
 def set_state(id: int, state: int, error: status_pb2.Status | None = None) -> None:
-    """Put an inference into a state, unless it is in it or has ended."""
+    """Put an inference into a state, unless it is in it or has ended. One that ends has no replicas any more."""
     row = row_of(InferenceRow, id)
     if row.state == state or row.state in FINAL_INFERENCE_STATES:
         return
@@ -132,6 +136,8 @@ def set_state(id: int, state: int, error: status_pb2.Status | None = None) -> No
     row.error_pb = error_bytes(error)
     row.update_time = now_us()
     row.save()
+    if state in FINAL_INFERENCE_STATES:
+        drop_replicas(id, 0)
     changes.note(Kind.INFERENCE, id)
 
 
@@ -145,12 +151,17 @@ def replicas(inference_id: int | None = None) -> list[Replica]:
     return [_replica(row) for row in query.order_by(ReplicaRow.inference_id, ReplicaRow.slot)]
 
 
-def start_replica(inference_id: int, slot: int) -> int:
-    """Give a slot its next attempt, which fences those before, and return its number."""
+def start_replica(inference_id: int, slot: int, *, again: bool = False) -> int:
+    """Give a slot its next attempt, which fences those before, and return its number; `again`: the one that it has.
+
+    Raises FailedPrecondition when the inference has ended or is told to, NotFound when it was deleted.
+    """
+    _check_not_ended(row_of(InferenceRow, inference_id))
     row = _replica_row(inference_id, slot)
-    row.attempt += 1
+    row.attempt += 0 if again else 1
     row.restart_count = row.attempt - 1
     row.retry_time = None
+    row.start_time = now_us()
     _put_starting(row, _said_error(row))
     return row.attempt
 
@@ -174,7 +185,8 @@ def report_replica(inference_id: int, attempt: int, said: inference_pb2.ReplicaS
         changes.note(Kind.INFERENCE, inference_id)
     row.state = said.state
     row.report_time = now_us()
-    if said.state == inference_pb2.INFERENCE_STATE_RUNNING:
+    ran_us = row.report_time - (row.start_time or row.report_time)
+    if said.state == inference_pb2.INFERENCE_STATE_RUNNING and ran_us > SURVIVED_US:
         row.failure_count = 0
     _save_replica(row)
 
@@ -184,7 +196,9 @@ def record_replica_failure(inference_id: int, slot: int, error: status_pb2.Statu
 
     `error` replaces what it said itself; None keeps that. The next one may start at `retry_time_us`.
     """
-    row = _replica_row(inference_id, slot)
+    row = ReplicaRow.get_or_none(ReplicaRow.inference_id == inference_id, ReplicaRow.slot == slot)
+    if row is None:
+        return 0
     row.failure_count += 1
     row.retry_time = retry_time_us
     _put_starting(row, error or _said_error(row))
@@ -193,9 +207,10 @@ def record_replica_failure(inference_id: int, slot: int, error: status_pb2.Statu
 
 def restart_replica(inference_id: int, slot: int, retry_time_us: int) -> None:
     """A slot's process ended because it was told to, and another one is wanted."""
-    row = _replica_row(inference_id, slot)
-    row.retry_time = retry_time_us
-    _put_starting(row, None)
+    row = ReplicaRow.get_or_none(ReplicaRow.inference_id == inference_id, ReplicaRow.slot == slot)
+    if row is not None:
+        row.retry_time = retry_time_us
+        _put_starting(row, None)
 
 
 def drop_replicas(inference_id: int, from_slot: int) -> None:

@@ -154,12 +154,18 @@ def record_failure(id: int, error: status_pb2.Status | None, retry_time_us: int)
     until then the result is STARTING.
     """
     row = row_of(ResultRow, id)
-    row.failure_count += 1
-    row.retry_time = retry_time_us
-    if error is not None:
-        row.failure_pb = error_bytes(error)
-    enter(row, row.state if row.state in _UNTOUCHABLE else deployment_pb2.STATE_STARTING)
+    if row.state not in _UNTOUCHABLE:
+        row.failure_count += 1
+        row.retry_time = retry_time_us
+        row.failure_pb = error_bytes(error) if error is not None else row.failure_pb
+        enter(row, deployment_pb2.STATE_STARTING)
     return row.failure_count
+
+
+def fail(id: int, error: status_pb2.Status) -> None:
+    """End it, unless it has ended or is being cancelled."""
+    if row_of(ResultRow, id).state not in _UNTOUCHABLE:
+        set_state(id, deployment_pb2.STATE_FAILED, error)
 
 
 def requeue(id: int) -> None:
@@ -170,13 +176,10 @@ def requeue(id: int) -> None:
         enter(row, deployment_pb2.STATE_CREATED)
 
 
-def give_way(id: int) -> bool:
-    """Back into the queue if it only waits for its stream; False when it does more by now."""
-    row = row_of(ResultRow, id)
-    if row.state not in (deployment_pb2.STATE_STARTING, deployment_pb2.STATE_WAITING):
-        return False
-    requeue(id)
-    return True
+def give_way(id: int) -> None:
+    """Back into the queue if it only waits for its stream, and does not do more by now."""
+    if row_of(ResultRow, id).state in (deployment_pb2.STATE_STARTING, deployment_pb2.STATE_WAITING):
+        requeue(id)
 
 
 def add_artifact(id: int, attempt: int, artifact: result_pb2.Artifact) -> result_pb2.Artifact:

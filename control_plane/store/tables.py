@@ -253,6 +253,8 @@ class ReplicaRow(Table):
     failure_count = IntegerField(default=0)
     retry_time = BigIntegerField(null=True)
     report_time = BigIntegerField(null=True)
+    # When its present process was started.
+    start_time = BigIntegerField(null=True)
 
     class Meta:
         table_name = "replica"
