@@ -80,9 +80,7 @@ class Digits:
 
 
 def demo(
-    leave: Annotated[
-        bool, typer.Option("--exit", help="Stop everything at the end; exit 0 only if it went well.")
-    ] = False,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop everything at the end.")] = False,
     kafka: Kafka = "",
     port: Port = 8070,
     gateway_port: GatewayPort = 8080,
@@ -103,7 +101,7 @@ def demo(
             _stay(state, is_ours)
     if leave and not is_ours:
         down()
-    if leave and not good:
+    if not good:
         raise typer.Exit(EXIT_FAILED)
 
 

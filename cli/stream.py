@@ -20,7 +20,7 @@ from sinks import RawSink
 
 app = typer.Typer()
 
-PROGRESS_STEP = 100
+ROWS_AT_ONCE = 1000
 Id = Annotated[int, typer.Argument(metavar="STREAM", help="Its id.", min=1)]
 KafkaOption = Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Default: the platform's of this home.")]
 
@@ -54,10 +54,11 @@ def send(
 
 def _send_all(sink: RawSink, records: Records, progress: Progress) -> None:
     task = progress.add_task("Sending", total=len(records))
-    for number, sample in enumerate(records.samples):
-        sink.send(sample, records.labels[number] if records.labels is not None else None)
-        if number % PROGRESS_STEP == 0:
-            progress.update(task, completed=number)
+    for start in range(0, len(records), ROWS_AT_ONCE):
+        samples = records.samples[start : start + ROWS_AT_ONCE]
+        labels = None if records.labels is None else records.labels[start : start + ROWS_AT_ONCE]
+        sink.send_batch(samples, labels)
+        progress.advance(task, len(samples))
 
 
 def _progress() -> Progress:

@@ -1,0 +1,155 @@
+"""The commands against a real platform: what a user does by hand, and what goes wrong for him."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli.demo import examples_folder
+from tests.e2e.conftest import Platform
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 points around three centres, as a CSV file: easy to learn in a few epochs."""
+    random = np.random.default_rng(7)
+    labels = random.integers(0, 3, 300)
+    centres = np.array([[0, 0], [4, 0], [0, 4]])
+    points = centres[labels] + random.normal(0, 0.4, (300, 2))
+    path = tmp_path_factory.mktemp("blobs") / "blobs.csv"
+    rows = [f"{x:.4f},{y:.4f},{label}" for (x, y), label in zip(points, labels, strict=True)]
+    path.write_text("\n".join(["x,y,class", *rows]) + "\n")
+    return path
+
+
+CODE = """\
+model = keras.Sequential([
+    keras.Input((2,)),
+    layers.Dense(16, activation="relu"),
+    layers.Dense(3, activation="softmax"),
+])
+model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy", ["accuracy"])
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(platform: Platform, blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """The id of a result, trained by commands alone."""
+    code = tmp_path_factory.mktemp("code") / "blobs.py"
+    code.write_text(CODE)
+    platform.done("model", "create", "blobs", "--framework", "tensorflow", "--code", str(code))
+    platform.done("configuration", "create", "blobs", "blobs")
+    deployment = platform.json("train", "blobs", "--fit", "epochs=8", "--batch-size", "16", "--seed", "1")
+    platform.done(
+        "send", str(blobs), "--topic", "blobs", "--deployment", deployment["id"], "--label", "class",
+        "--validation-rate", "0.2",
+    )  # fmt: skip
+    result_id = int(deployment["resultIds"][0])
+    watched = platform.done("result", "watch", str(result_id), timeout_s=180)
+    assert "blobs: finished" in watched
+    return result_id
+
+
+def test_a_result_shows_its_lineage_and_its_curves(platform: Platform, trained: int) -> None:
+    shown = platform.done("result", "show", str(trained))
+    assert re.search(r"blobs:0:\d+:\d+", shown)
+    assert "240 for training, 60 for validation" in shown
+    assert "epoch 8" in shown
+    result = platform.json("result", "show", str(trained))
+    assert result["state"] == "STATE_FINISHED"
+    assert result["splitSizes"] == {"training": "240", "validation": "60", "test": "0"}
+    assert result["metrics"]["splits"]["validation"]["values"]["accuracy"] > 0.9
+
+
+def test_results_are_listed_and_compared(platform: Platform, trained: int) -> None:
+    assert "blobs" in platform.done("result", "list", "--model", "blobs", "--state", "finished")
+    assert "validation loss" in platform.done("result", "compare", str(trained), str(trained))
+
+
+def test_a_model_is_downloaded_whole(platform: Platform, trained: int, tmp_path: Path) -> None:
+    platform.done("result", "download", str(trained), "--to", str(tmp_path))
+    artifact = platform.json("result", "show", str(trained))["artifacts"][0]
+    assert (tmp_path / artifact["name"]).stat().st_size == int(artifact["sizeBytes"])
+
+
+def test_a_recorded_stream_trains_again(platform: Platform, trained: int) -> None:
+    stream = platform.json("result", "show", str(trained))["stream"]
+    assert "available" in platform.done("stream", "show", stream["id"])
+    ended = platform.done("train", "blobs", "--fit", "epochs=1", "--stream", stream["id"], "--wait", timeout_s=180)
+    assert "blobs: finished" in ended
+
+
+def test_an_inference_answers_a_file(platform: Platform, trained: int, blobs: Path) -> None:
+    created = platform.json("infer", str(trained), "-i", "blobs-in", "-o", "blobs-out", "--name", "blobs-live")
+    assert created["state"] == "INFERENCE_STATE_RUNNING"
+    printed = platform.done("predict", "blobs-live", str(blobs), "--label", "class")
+    right = re.search(r"(\d+) of 300 are right", printed)
+    assert right is not None
+    assert int(right[1]) > 270
+    assert "blobs-live" in platform.done("inference", "list")
+    assert platform.json("inference", "scale", "blobs-live", "2")["replicas"] == 2
+    refused = platform.headrace("inference", "delete", "blobs-live")
+    assert refused.returncode == 1
+    assert platform.json("inference", "stop", "blobs-live")["state"] == "INFERENCE_STATE_STOPPED"
+    platform.done("inference", "delete", "blobs-live")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["model", "show", "nobody"], 3, "nobody"),
+        (["result", "show", "4711"], 3, "4711"),
+        (["train", "nothing"], 3, "nothing"),
+        (["model", "delete", "blobs"], 1, "configuration"),
+        (["train", "blobs", "--fit", "epoch=5"], 1, "epochs"),
+        (["train", "blobs", "--fit", "epochs=print(1)"], 1, "literal"),
+        (["configuration", "create", "blobs", "blobs"], 1, "blobs"),
+        (["infer", "4711", "-i", "a", "-o", "b"], 3, "4711"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_a_sentence(
+    platform: Platform, trained: int, words: list[str], code: int, said: str
+) -> None:
+    done = platform.headrace(*words)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_code_is_said_with_its_line(platform: Platform, tmp_path: Path) -> None:
+    code = tmp_path / "wrong.py"
+    code.write_text("x = 1\nmodel = keras.Sequential([)\n")
+    done = platform.headrace("model", "create", "wrong", "-f", "tensorflow", "--code", str(code))
+    assert done.returncode == 1
+    assert "line 2" in done.stderr
+
+
+def test_a_second_platform_in_the_same_home_is_told_of_the_first(platform: Platform) -> None:
+    done = platform.headrace("up")
+    assert done.returncode == 1
+    assert str(platform.state.supervisor_pid) in done.stderr
+
+
+def test_a_port_in_use_is_told_with_its_option(platform: Platform, tmp_path: Path) -> None:
+    port = platform.state.gateway.rpartition(":")[2]
+    done = platform.headrace("up", "--gateway-port", port, environment={"HEADRACE_HOME": str(tmp_path / "other")})
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "--gateway-port" in done.stderr
+
+
+def test_status_shows_every_service(platform: Platform) -> None:
+    printed = platform.done("status")
+    for name in ("control plane", "gateway", "logger", "broker", "tensorflow executor", "pytorch executor"):
+        assert name in printed
+    assert json.loads(platform.done("status", "--json"))["ready"] is True
+
+
+def test_the_examples_are_models_that_build(platform: Platform) -> None:
+    for framework, file in (("tensorflow", "keras_model.py"), ("pytorch", "torch_model.py")):
+        code = str(examples_folder() / file)
+        platform.done("model", "create", "checked", "-f", framework, "--code", code, "--validate-only")
