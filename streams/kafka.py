@@ -147,13 +147,21 @@ def ensure_topics(
 
     Topics that exist stay as they are, whatever their number of partitions and configuration.
     """
-    new = [NewTopic(name, num_partitions=count, config=dict(config or {})) for name, count in topics.items()]
     admin = settings.admin()  # it has to live as long as its answers are waited for
+    with kafka_errors(settings):
+        known = admin.list_topics(timeout=min(timeout_s, REQUEST_TIMEOUT_S)).topics
+    new = [
+        NewTopic(name, num_partitions=count, config=dict(config or {}))
+        for name, count in topics.items()
+        if name not in known
+    ]
+    if not new:
+        return
     for name, created in admin.create_topics(new, operation_timeout=timeout_s).items():
         with kafka_errors(settings, topic=name):
             try:
                 created.result(timeout_s)
-            except KafkaException as error:
+            except KafkaException as error:  # somebody else was faster
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
     deadline = time.monotonic() + timeout_s

@@ -375,7 +375,7 @@ class StreamProducer:
         """Records that Kafka has confirmed, as far as their reports were served."""
         return self._reports.delivered
 
-    def send(self, partition: int, key: bytes | None, value: bytes) -> None:
+    def send(self, partition: int, key: bytes | None, value: bytes | None) -> None:
         """Send a record; waits while too many are unconfirmed.
 
         Raises InvalidArgument where the record is too large (it is not sent), Unavailable (NOT_DELIVERED) as soon as it
