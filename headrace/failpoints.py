@@ -22,9 +22,9 @@ class _Failpoint:
         self._name, self._action, self._at, self._argument = name, action, at, argument
         self._passes = itertools.count(1)  # one step, also when threads pass at once
 
-    def hit(self) -> None:
-        if next(self._passes) == self._at and self._first_time():
-            self._fire()
+    def is_due(self) -> bool:
+        """Counts a pass; true on the one that was asked for."""
+        return next(self._passes) == self._at and self._first_time()
 
     def _first_time(self) -> bool:
         folder = os.environ.get("HEADRACE_FAIL_FOLDER")
@@ -36,7 +36,8 @@ class _Failpoint:
             return False
         return True
 
-    def _fire(self) -> None:
+    def fire(self) -> None:
+        """Does what was asked for."""
         if self._action == "exit":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self._action == "hang":
@@ -63,5 +64,6 @@ _points = _parse(os.environ.get("HEADRACE_FAIL", ""))
 
 def fail_at(name: str) -> None:
     """A place where a test may have this process fail."""
-    for point in _points.get(name, ()):
-        point.hit()
+    if points := _points.get(name):
+        for point in [point for point in points if point.is_due()]:
+            point.fire()

@@ -53,16 +53,21 @@ def _log_the_end_of_a_thread(ended: threading.ExceptHookArgs) -> None:
 @contextmanager
 def bind(**fields: Any) -> Iterator[None]:
     """Adds fields (`result=7`) to every log line written inside, in this thread or task."""
-    token = _bound.set({**(_bound.get() or {}), **fields})
+    token = _bound.set({**bound_fields(), **fields})
     try:
         yield
     finally:
         _bound.reset(token)
 
 
+def bound_fields() -> dict[str, Any]:
+    """What is bound here."""
+    return dict(_bound.get() or {})
+
+
 def bind_for_good(**fields: Any) -> None:
     """Adds fields until the task or context ends."""
-    _bound.set({**(_bound.get() or {}), **fields})
+    _bound.set({**bound_fields(), **fields})
 
 
 def error_fields(error: HeadraceError) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def error_fields(error: HeadraceError) -> dict[str, Any]:
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-    return {**(_bound.get() or {}), **extra}
+    return {**bound_fields(), **extra}
 
 
 class _JsonFormatter(logging.Formatter):
