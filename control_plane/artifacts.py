@@ -152,9 +152,11 @@ class Upload:
             held = part.stat().st_size if part.exists() else 0
             if offset > held:
                 raise _wrong_offset(offset, held)
-            # What lies behind the offset is sent again.
-            self._file = part.open("ab")
-            self._file.truncate(offset)
+            # Unbuffered: a full disk shows at the write, and never again when the file is closed.
+            self._file = part.open("ab", buffering=0)
+            if held > offset:
+                # What lies behind the offset is sent again.
+                self._file.truncate(offset)
         self.size = offset
 
     async def write(self, chunk: bytes) -> None:
@@ -165,8 +167,9 @@ class Upload:
         with self._lock, _storage_errors(self.part.parent):
             if self._superseded:
                 raise Aborted(error_pb2.REASON_FENCED, "another call goes on with this upload", upload=self.part.stem)
-            self._file.write(chunk)
-            self._file.flush()
+            left = memoryview(chunk)
+            while left:
+                left = left[self._file.write(left) :]
             self.size += len(chunk)
 
     def sync(self) -> None:
