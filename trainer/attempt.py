@@ -51,6 +51,8 @@ class Attempt:
             ending = stack.enter_context(Ending(self._stop))
             # Reports go on while the job's own calls are broken off, so each has its channel.
             calls = stack.enter_context(connect(self._settings.address))
+            # All stubs are made first: gRPC crashes the process that makes one on a closed channel.
+            control_plane = ControlPlane(calls)
             ending.on_end(calls.close)
             journal = stack.enter_context(Journal(self._journal_path(self._settings.attempt)))
             collector = ResultCollectorStub(stack.enter_context(connect(self._settings.address)))
@@ -58,7 +60,7 @@ class Attempt:
             if not reporter.await_hello(self._settings.patience_s, self._stop):
                 return self._unheard(reporter)
             fail_at("after_hello")
-            code = self._run_job(ControlPlane(calls), reporter, ending)
+            code = self._run_job(control_plane, reporter, ending)
         self._tidy(code)
         return code
 

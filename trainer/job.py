@@ -292,7 +292,8 @@ def _build(session: WorkerSession, wish: Wish) -> BuiltModel:
 
 def _end_on_failure(ending: Ending, built: Future[BuiltModel]) -> None:
     error = built.exception()
-    if isinstance(error, HeadraceError):
+    # CANCELLED: the worker was killed, because the run has ended for another reason already.
+    if isinstance(error, HeadraceError) and error.reason != error_pb2.REASON_CANCELLED:
         ending.end(error)
 
 

@@ -25,6 +25,7 @@ class MemoryCollector(result_collector_pb2_grpc.ResultCollectorServicer):
         self.stored: dict[Key, dict[int, messages.ReportRequest]] = {}
         self.uploads: dict[str, bytearray] = {}
         self.artifacts: dict[str, bytes] = {}
+        self.recorded: dict[int, list[result_pb2.Artifact]] = {}
         self.newest_attempts: dict[int, int] = {}
         self.hellos = 0
         self.fault: Callable[[int], str] = lambda seq: ""
@@ -106,6 +107,7 @@ class MemoryCollector(result_collector_pb2_grpc.ResultCollectorServicer):
         if digest != header.artifact.sha256:
             context.abort(grpc.StatusCode.DATA_LOSS, "the digest differs")
         self.artifacts[digest] = bytes(held)
+        self.recorded.setdefault(header.result_id, []).append(header.artifact)
         return header.artifact
 
 

@@ -123,6 +123,10 @@ class Trainer:
         """The processes that it started, and theirs."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    def worker(self) -> psutil.Process:
+        """The process that runs the model's code."""
+        return next(child for child in self.tree() if "frameworks.worker" in child.cmdline())
+
     @property
     def events(self) -> list[result_collector_pb2.ReportRequest]:
         return self.platform.events(self.attempt, self.result_id)

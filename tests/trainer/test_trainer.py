@@ -1,19 +1,42 @@
-"""Whole trainers as processes, against a real broker and a control plane that is real from a trainer's point of view."""
+"""Whole trainers as processes: a real broker, real workers, and a control plane that is one to a trainer.
 
+Trainers that have nothing to do with each other run side by side: most of their time is the import of a framework.
+"""
+
+import hashlib
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+from confluent_kafka import TopicPartition
 
+from headrace.errors import from_status
 from headrace.v1 import model_pb2, stream_pb2
 from headrace.v1.deployment_pb2 import FrameworkArguments, TrainingSettings
 from streams.kafka import KafkaSettings
+from tests.support import eventually, free_port
 from tests.trainer import digits
 from tests.trainer.platform import Platform, Trainer
 
 KERAS, TORCH = model_pb2.FRAMEWORK_TENSORFLOW, model_pb2.FRAMEWORK_PYTORCH
 EPOCHS = 3
 STORY = ["STARTING", "WAITING", "READING", "TRAINING", "EVALUATING", "UPLOADING", "FINISHED"]
+FAILPOINTS = (
+    "after_hello",
+    "before_read",
+    "after_spool",
+    "before_fit",
+    "after_epoch",
+    "before_upload",
+    "after_upload",
+    "before_finish",
+)
+TRAINED_BEFORE = ["STARTING", "UPLOADING", "FINISHED"]
+
+Start = Callable[..., Trainer]
 
 
 @pytest.fixture
@@ -30,6 +53,33 @@ def stream(kafka: KafkaSettings, topic: Callable[..., str]) -> stream_pb2.Stream
     return digits.stream_of(name, digits.send(kafka, name, 2, digits.records()))
 
 
+@pytest.fixture
+def start(platform: Platform, kafka: KafkaSettings, tmp_path: Path) -> Iterator[Start]:
+    """Starts the first attempt at a new result: `start(framework, stream, code=…, **settings)`."""
+    started: list[Trainer] = []
+
+    def new(
+        framework: "model_pb2.Framework",
+        stream: stream_pb2.Stream | None,
+        *,
+        code: str = "",
+        environ: dict[str, str] | None = None,
+        kafka_servers: str = kafka.bootstrap_servers,
+        **changes: object,
+    ) -> Trainer:
+        code = code or digits.CODE[framework]
+        result = platform.create(framework, code, settings(**changes), stream)
+        home = tmp_path / f"result-{result}"
+        trainer = Trainer(platform, kafka_servers, home, result_id=result, **(environ or {}))
+        started.append(trainer)
+        return trainer
+
+    yield new
+    for trainer in started:
+        with suppress(psutil.NoSuchProcess):
+            trainer.process.kill()
+
+
 def settings(epochs: int = EPOCHS, **changes: object) -> TrainingSettings:
     chosen = TrainingSettings(
         batch_size=16,
@@ -41,22 +91,170 @@ def settings(epochs: int = EPOCHS, **changes: object) -> TrainingSettings:
     return chosen
 
 
-@pytest.mark.parametrize("framework", [KERAS, TORCH], ids=["keras", "torch"])
-def test_a_training_reports_everything_and_delivers_its_model(
-    framework: "model_pb2.Framework",
-    platform: Platform,
-    kafka: KafkaSettings,
-    stream: stream_pb2.Stream,
-    tmp_path: Path,
-) -> None:
-    result = platform.create(framework, digits.CODE[framework], settings(confusion_matrix=True), stream)
-    trainer = Trainer(platform, kafka.bootstrap_servers, tmp_path, result_id=result)
+def reason(trainer: Trainer) -> str:
+    """Why the attempt ended, as its last event says."""
+    return from_status(trainer.events[-1].state_change.error).reason_name
+
+
+def expect_complete(trainer: Trainer, platform: Platform) -> None:
+    """Every epoch once, every number, and the very model that the artifact's digest names."""
     assert trainer.wait() == 0, trainer.log.read_text()
-    assert trainer.states == STORY
+    assert trainer.states[-1] == "FINISHED"
     assert trainer.epochs == list(range(1, EPOCHS + 1))
-    outcome = trainer.outcome
-    sizes = outcome.split_sizes
+    sizes = trainer.outcome.split_sizes
     assert (sizes.training, sizes.validation, sizes.test) == digits.split_sizes()
-    assert set(outcome.metrics.splits) == {"training", "validation", "test"}
-    assert sum(outcome.confusion_matrix.counts) == sizes.test
-    assert outcome.stream == stream
+    assert set(trainer.outcome.metrics.splits) == {"training", "validation", "test"}
+    (digest,) = {artifact.sha256 for artifact in platform.recorded[trainer.result_id]}
+    assert hashlib.sha256(platform.artifacts[digest]).hexdigest() == digest
+
+
+def test_both_frameworks_train_from_one_stream_and_report_everything(
+    start: Start, platform: Platform, stream: stream_pb2.Stream
+) -> None:
+    trainers = [start(framework, stream, confusion_matrix=True) for framework in (KERAS, TORCH)]
+    for trainer in trainers:
+        expect_complete(trainer, platform)
+        assert trainer.states == STORY
+        outcome = trainer.outcome
+        assert outcome.stream == stream
+        assert outcome.settings.seed == 11
+        assert outcome.sandbox_level == "process"
+        assert outcome.framework_version
+        assert outcome.training_time.ToNanoseconds() > 0
+        assert outcome.reading_time.ToNanoseconds() > 0
+        assert sum(outcome.confusion_matrix.counts) == outcome.split_sizes.test
+    assert not list(trainers[0].home.glob("work/records")), "the spool takes no room any more"
+
+
+def test_a_stream_may_come_late_and_the_control_plane_may_be_away(
+    start: Start, platform: Platform, stream: stream_pb2.Stream
+) -> None:
+    trainer = start(TORCH, None, environ={"HEADRACE_FAIL": "after_epoch:delay@1=1"})
+    eventually(lambda: "WAITING" in trainer.states)
+    platform.stop()
+    platform.start()
+    platform.announce(trainer.result_id, stream)
+    eventually(lambda: trainer.epochs, timeout_s=30)
+    platform.stop()
+    platform.start()
+    expect_complete(trainer, platform)
+    assert trainer.states == STORY
+
+
+@pytest.mark.parametrize("framework", [pytest.param(KERAS, marks=pytest.mark.chaos), TORCH], ids=["keras", "torch"])
+def test_a_trainer_that_is_killed_anywhere_is_finished_by_the_next_attempts(
+    framework: "model_pb2.Framework", start: Start, platform: Platform, stream: stream_pb2.Stream, tmp_path: Path
+) -> None:
+    fails = ",".join(f"{name}:exit" for name in FAILPOINTS)
+    environ = {"HEADRACE_FAIL": fails, "HEADRACE_FAIL_FOLDER": str(tmp_path)}
+    trainer = start(framework, stream, environ=environ)
+    for _ in FAILPOINTS:
+        assert trainer.wait() == -signal.SIGKILL, trainer.log.read_text()
+        trainer = trainer.again(**environ)
+    expect_complete(trainer, platform)
+    assert trainer.states == TRAINED_BEFORE, "what was trained is only delivered"
+
+
+@pytest.mark.parametrize("framework", [pytest.param(KERAS, marks=pytest.mark.chaos), TORCH], ids=["keras", "torch"])
+def test_a_worker_that_is_killed_is_worth_another_attempt_and_no_more_reading(
+    framework: "model_pb2.Framework", start: Start, platform: Platform, kafka: KafkaSettings, stream: stream_pb2.Stream
+) -> None:
+    trainer = start(framework, stream, environ={"HEADRACE_FAIL": "after_epoch:delay@1=1"})
+    eventually(lambda: trainer.epochs, timeout_s=30)
+    trainer.worker().kill()
+    assert trainer.wait() == 75
+    assert trainer.states[-1] == "STARTING"
+    assert reason(trainer) == "WORKER_CRASHED"
+    delete_records(kafka, stream, 50)
+    expect_complete(trainer.again(), platform)
+
+
+def delete_records(kafka: KafkaSettings, stream: stream_pb2.Stream, before: int) -> None:
+    topic = stream.ranges[0].topic
+    admin = kafka.admin()
+    for deleted in admin.delete_records([TopicPartition(topic, 0, before)]).values():
+        deleted.result(30)
+
+
+def test_what_is_wrong_with_a_stream_fails_its_training(
+    start: Start, kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    def written(bad: list[tuple[bytes, bytes]] | None = None, **changes: object) -> stream_pb2.Stream:
+        name = topic()
+        messages = [*digits.records(20), *(bad or [])]
+        return digits.stream_of(name, digits.send(kafka, name, 1, messages), **changes)
+
+    expired = written()
+    delete_records(kafka, expired, 5)
+    unfinished = written()
+    unfinished.ranges[0].end += 1
+    unknown = written()
+    unknown.ranges[0].topic += "-unknown"
+    cases = {
+        "DATA_EXPIRED": expired,
+        "DATA_INCOMPLETE": unfinished,
+        "UNKNOWN_TOPIC": unknown,
+        "DECODE_ERROR": written([(b"\0", b"short")]),
+        "COUNT_MISMATCH": written(record_count=99),
+        "EMPTY_STREAM": written(validation_rate=0.7, test_rate=0.3),
+    }
+    away = start(TORCH, expired, kafka_servers=f"127.0.0.1:{free_port()}")
+    trainers = {wanted: start(TORCH, stream) for wanted, stream in cases.items()}
+    for wanted, trainer in trainers.items():
+        assert (trainer.wait(), trainer.states[-1], reason(trainer)) == (10, "FAILED", wanted)
+    assert (away.wait(), away.states[-1], reason(away)) == (75, "STARTING", "KAFKA_UNAVAILABLE")
+
+
+BROKEN_STEP = digits.TORCH.replace("return self.layers(x)", "return self.layers(x) / (1 // 0)")
+NAN = digits.TORCH.replace("lr=0.01", "lr=1e30").replace("nn.ReLU()", "nn.Identity()")
+NARROW = digits.KERAS.replace("64", "63")
+ENDLESS = "import time; time.sleep(600)"
+
+
+def test_what_is_wrong_with_a_model_fails_its_training(start: Start, stream: stream_pb2.Stream) -> None:
+    trainers = {
+        "CODE_ERROR": start(TORCH, stream, code=BROKEN_STEP),
+        "SCHEMA_MISMATCH": start(KERAS, stream, code=NARROW),
+        "NAN_LOSS": start(TORCH, stream, code=NAN),
+        "DEADLINE": start(TORCH, stream, code=ENDLESS, deadline={"seconds": 1}),
+        "UNKNOWN_ARGUMENT": start(TORCH, stream, pytorch=FrameworkArguments(fit_args="max_epoch=3")),
+    }
+    for wanted, trainer in trainers.items():
+        assert (trainer.wait(), trainer.states[-1], reason(trainer)) == (10, "FAILED", wanted)
+    mismatch = trainers["SCHEMA_MISMATCH"].events[-1].state_change.error
+    assert {"63", "64"} <= set(mismatch.message.replace(")", " ").replace(",", " ").split())
+    assert trainers["SCHEMA_MISMATCH"].epochs == []
+
+
+def test_a_failure_that_nobody_heard_is_told_by_the_next_attempt(
+    start: Start, platform: Platform, kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    name = topic()
+    stream = digits.stream_of(name, digits.send(kafka, name, 1, [(b"\0", b"short")]))
+    environ = {"HEADRACE_FAIL": "before_read:delay@1=2", "HEADRACE_PATIENCE_S": "1"}
+    trainer = start(TORCH, stream, environ=environ)
+    eventually(lambda: "READING" in trainer.states)
+    platform.stop()
+    assert trainer.wait() == 75
+    platform.start()
+    again = trainer.again()
+    assert (again.wait(), again.states, reason(again)) == (10, ["FAILED"], "DECODE_ERROR")
+
+
+def test_an_attempt_that_a_newer_one_has_overtaken_ends_at_once(start: Start, platform: Platform) -> None:
+    trainer = start(TORCH, None)
+    platform.newest_attempts[trainer.result_id] = 2
+    assert trainer.wait() == 11
+
+
+SPAWNING = "import subprocess, time; subprocess.Popen(['sleep', '600']); time.sleep(600)"
+
+
+def test_a_stopped_trainer_leaves_no_process_and_reports_no_end(start: Start, stream: stream_pb2.Stream) -> None:
+    trainer = start(TORCH, stream, code=SPAWNING)
+    eventually(lambda: any(child.name() == "sleep" for child in trainer.tree()), timeout_s=30)
+    tree = trainer.tree()
+    trainer.process.terminate()
+    assert trainer.wait(timeout_s=5) == 0
+    eventually(lambda: not [child for child in tree if child.is_running()])
+    assert "FAILED" not in trainer.states
