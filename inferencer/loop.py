@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 
@@ -32,7 +31,7 @@ from inferencer.predictor import Predictor
 from inferencer.status import Status
 from streams.codecs import Codec
 from streams.group import GroupReader
-from streams.kafka import Message
+from streams.kafka import Message, headers_of
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +194,7 @@ class Loop:
             self._start_over_wanted = True
 
     def _produce_one(self, question: Message, partition: int, offset: int, answer: bytes | Refusal) -> None:
-        route, copied = self._route, cast(list[Header] | None, question.headers())
+        route, copied = self._route, headers_of(question)
         source = f"{route.input_topic}/{partition}/{offset}".encode()
         if isinstance(answer, bytes):
             try:

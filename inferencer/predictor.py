@@ -1,6 +1,7 @@
 """Answers batches with the worker, whatever a record or somebody's `kill` does to it."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ Answers = list[bytes | Refusal]
 READY_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 120.0
 BATCH_TIMEOUT_S = 60.0
+PARTS = 32
 FRAMEWORKS: dict[int, FrameworkName] = {
     model_pb2.FRAMEWORK_TENSORFLOW: "tensorflow",
     model_pb2.FRAMEWORK_PYTORCH: "pytorch",
@@ -82,8 +84,8 @@ class Predictor:
     def answer(self, keep_alive: Callable[[], None]) -> Answers:
         """What `ask` asked for, one per row. `keep_alive` is called about once a second while the model works.
 
-        A worker that ends is replaced and gets the rows again, then halves of them, down to the record that does it,
-        whose answer is a refusal.
+        A worker that ends is replaced and gets the rows again in parts, down to the record that does it, whose answer
+        is a refusal.
         """
         assert self._asked is not None
         columns, self._asked = self._asked, None
@@ -105,20 +107,29 @@ class Predictor:
         return self._worker.receive_predict(max(0.001, deadline - time.monotonic()))
 
     def _salvage(self, columns: Columns, keep_alive: Callable[[], None]) -> Answers:
-        """The rows once more: the worker may have been killed from outside. Then halves."""
+        """The rows part by part: the worker may have been killed from outside, and then all of them are answered.
+
+        A part that fails again is taken apart itself. Many parts, because a worker that is lost costs seconds and a
+        call costs milliseconds.
+        """
+        rows = len(next(iter(columns.values())))
+        part_rows = math.ceil(rows / PARTS)
+        answers: Answers = []
+        for start in range(0, rows, part_rows):
+            part = {name: array[start : start + part_rows] for name, array in columns.items()}
+            answers += self._try_part(part, keep_alive)
+        return answers
+
+    def _try_part(self, part: Columns, keep_alive: Callable[[], None]) -> Answers:
         self._asked_at = time.monotonic()
         try:
-            self._worker.send_predict(columns)
+            self._worker.send_predict(part)
             return encode_answers(self._receive(keep_alive))
         except HeadraceError as error:
             self._replace_after(error)
-            rows = len(next(iter(columns.values())))
-            if rows == 1:
+            if len(next(iter(part.values()))) == 1:
                 return [Refusal(error.reason, error.message)]
-        half = rows // 2
-        first = {name: array[:half] for name, array in columns.items()}
-        second = {name: array[half:] for name, array in columns.items()}
-        return [*self._salvage(first, keep_alive), *self._salvage(second, keep_alive)]
+        return self._salvage(part, keep_alive)
 
     @property
     def _worker(self) -> WorkerSession:

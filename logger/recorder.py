@@ -8,7 +8,6 @@ recorded.
 
 import logging
 import threading
-from typing import cast
 
 import prometheus_client
 
@@ -19,8 +18,8 @@ from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
 from headrace.v1.stream_pb2 import StreamSource
 from streams import control
 from streams.follow import TopicFollower
-from streams.kafka import KafkaSettings, Message, ensure_topics
-from streams.writer import BatchProducer, Headers
+from streams.kafka import Headers, KafkaSettings, Message, ensure_topics, headers_of
+from streams.writer import BatchProducer
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ class Recorder:
         source = _source(message)
         fail_at("before_record")
         try:
-            announcement, dialect = control.decode(message.key(), _headers(message), message.value())
+            announcement, dialect = control.decode(message.key(), headers_of(message), message.value())
             response = self._catalog.RecordStream(
                 RecordStreamRequest(source=source, dialect=dialect, announcement=announcement)
             )
@@ -94,7 +93,7 @@ class Recorder:
     ) -> None:
         log.warning("a control message is refused", extra={"offset": source.offset, "cause": str(error)})
         headers: Headers = [
-            *_headers(message),
+            *headers_of(message),
             ("headrace-error", error.reason_name.encode()),
             ("headrace-error-message", error.message[:1024].encode()),
             ("headrace-source", f"{source.topic}/{source.partition}/{source.offset}".encode()),
@@ -112,7 +111,3 @@ def _source(message: Message) -> StreamSource:
     if kind:
         source.time.FromMilliseconds(milliseconds)
     return source
-
-
-def _headers(message: Message) -> Headers:
-    return cast(Headers, message.headers() or [])

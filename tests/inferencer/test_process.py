@@ -1,0 +1,179 @@
+"""A replica as a process, with a real worker, on a real broker."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from headrace.v1 import inference_pb2, stream_pb2
+from sandbox.session import WorkerSession
+from streams.follow import TopicFollower
+from streams.kafka import KafkaSettings, ensure_topics
+from streams.writer import BatchProducer
+from tests.inferencer.control_plane import SmallControlPlane, served
+from tests.support import eventually
+
+# Sums up; a record that begins with -1 ends the worker, one that begins with -2 raises.
+CODE = """
+import os
+
+class Adder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+    def forward(self, x):
+        if (x[:, 0] == -1).any():
+            os._exit(0)
+        if (x[:, 0] == -2).any():
+            raise ValueError("no such record")
+        return x.sum(dim=1, keepdim=True) * self.scale
+    def loss_fn(self):
+        return nn.MSELoss()
+    def optimizer(self):
+        return torch.optim.SGD(model.parameters(), lr=0.1)
+    def metrics(self):
+        return {"loss": Loss(self.loss_fn())}
+
+model = Adder()
+"""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The saved weights of the adder."""
+    folder = tmp_path_factory.mktemp("weights")
+    with WorkerSession.start("pytorch", folder=tmp_path_factory.mktemp("worker")) as session:
+        session.wait_ready(60)
+        session.build("", CODE)
+        (saved,) = session.save(folder)
+    return saved.path
+
+
+@pytest.fixture
+def control_plane(
+    kafka: KafkaSettings, topic: Callable[..., str], weights: Path, request: pytest.FixtureRequest
+) -> SmallControlPlane:
+    source, target = topic(partitions=2), topic(partitions=2)
+    ensure_topics(kafka, {source + ".dead-letters": 1})
+    inference = inference_pb2.Inference(
+        id=abs(hash(source)) % 2**31,
+        result_id=7,
+        input_topic=source,
+        output_topic=target,
+        input_format=stream_pb2.DATA_FORMAT_RAW,
+        input_config={"data_type": "float32", "data_reshape": "2"},
+    )
+    return SmallControlPlane(inference, CODE, weights)
+
+
+@contextmanager
+def replica(kafka: KafkaSettings, address: str, plane: SmallControlPlane, folder: Path) -> Iterator[psutil.Popen]:
+    """The process of slot 0. Whatever is left of it is killed."""
+    environment = {
+        **os.environ,
+        "HEADRACE_ADDRESS": address,
+        "HEADRACE_KAFKA": kafka.bootstrap_servers,
+        "HEADRACE_INFERENCE_ID": str(plane.inference.id),
+        "HEADRACE_SLOT": "0",
+        "HEADRACE_ATTEMPT": "1",
+        "HEADRACE_WORK_DIR": str(folder),
+    }
+    process = psutil.Popen([sys.executable, "-P", "-m", "inferencer"], env=environment)
+    try:
+        yield process
+    finally:
+        if process.is_running():
+            for child in process.children(recursive=True):
+                child.kill()
+            process.kill()
+            process.wait()
+
+
+def send(kafka: KafkaSettings, plane: SmallControlPlane, firsts: list[float]) -> None:
+    """Records [first, 1] in turn over the partitions."""
+    with BatchProducer(kafka) as producer:
+        for number, first in enumerate(firsts):
+            value = np.array([first, 1], np.float32).tobytes()
+            producer.produce(plane.inference.input_topic, b"k", value, [("n", b"%d" % number)], number % 2)
+        producer.flush()
+
+
+class Answers:
+    """What the output topic holds: number of the question to values."""
+
+    def __init__(self, follower: TopicFollower) -> None:
+        self._follower = follower
+        self.values: dict[int, list[float]] = {}
+        self.count = 0
+
+    def reached(self, count: int) -> bool:
+        for message in self._follower.read(0.2):
+            headers = dict(message.headers() or [])
+            self.values[int(headers["n"] or b"")] = json.loads(message.value() or b"")["values"]
+            self.count += 1
+        return self.count >= count
+
+
+def test_a_replica_answers_survives_its_worker_and_leaves_nothing(
+    kafka: KafkaSettings, control_plane: SmallControlPlane, tmp_path: Path
+) -> None:
+    with (
+        served(control_plane) as address,
+        TopicFollower(kafka, control_plane.inference.output_topic, {}) as follower,
+        replica(kafka, address, control_plane, tmp_path) as process,
+    ):
+        answers = Answers(follower)
+        send(kafka, control_plane, [float(n) for n in range(100)])
+        eventually(lambda: answers.reached(100), timeout_s=60)
+        family = process.children(recursive=True)
+        assert family
+        for child in family:
+            child.kill()
+        send(kafka, control_plane, [float(n) for n in range(100)])
+        eventually(lambda: answers.reached(200), timeout_s=60)
+        assert answers.values == {n: [n + 1.0] for n in range(100)}
+        family = process.children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert not [child for child in family if child.is_running()]
+    assert control_plane.reports[-1].state == inference_pb2.INFERENCE_STATE_STOPPED
+    assert control_plane.reports[-1].answered_count == 200
+
+
+def test_a_record_that_ends_the_worker_or_raises_becomes_a_dead_letter_and_the_others_are_answered(
+    kafka: KafkaSettings, control_plane: SmallControlPlane, tmp_path: Path
+) -> None:
+    firsts = [float(n) for n in range(64)]
+    firsts[13], firsts[40] = -1, -2
+    send(kafka, control_plane, firsts)
+    with (
+        served(control_plane) as address,
+        TopicFollower(kafka, control_plane.inference.output_topic, {}) as follower,
+        TopicFollower(kafka, control_plane.inference.input_topic + ".dead-letters", {}) as dead_letters,
+        replica(kafka, address, control_plane, tmp_path),
+    ):
+        answers = Answers(follower)
+        eventually(lambda: answers.reached(62), timeout_s=90)
+        letters = dead_letters.read(10)
+    reasons = {bytes(dict(letter.headers() or [])["n"] or b""): letter for letter in letters}
+    assert set(reasons) == {b"13", b"40"}
+    assert dict(reasons[b"13"].headers() or [])["headrace-error"] == b"WORKER_CRASHED"
+    assert dict(reasons[b"40"].headers() or [])["headrace-error"] == b"CODE_ERROR"
+    assert set(answers.values) == set(range(64)) - {13, 40}
+
+
+def test_code_that_does_not_fit_the_weights_fails_for_good_and_says_why(
+    kafka: KafkaSettings, control_plane: SmallControlPlane, tmp_path: Path
+) -> None:
+    control_plane.code = "model = nn.Linear(2, 1"
+    with served(control_plane) as address, replica(kafka, address, control_plane, tmp_path) as process:
+        assert process.wait(60) == 10
+    assert control_plane.reports[-1].state == inference_pb2.INFERENCE_STATE_FAILED
+    assert "CODE_ERROR" in str(control_plane.reports[-1].error)
