@@ -145,7 +145,10 @@ class GroupReader:
 
     @property
     def metadata(self) -> GroupMetadata:
-        """Of the last `consume`. Keep it with the records: the commit of their offsets is fenced by it."""
+        """Of the last `consume` or `keep_alive`: the commit of offsets is fenced by it.
+
+        It holds for all records whose partitions no callback has taken away.
+        """
         return self._metadata
 
     def consume(self, max_rows: int, max_wait_s: float) -> list[Message]:
@@ -162,7 +165,6 @@ class GroupReader:
                 break
         if 0 < len(self._collected) < max_rows:
             self._collect(max_rows - len(self._collected), 0.0)
-        self._metadata = GroupMetadata.parse(self._open_consumer.consumer_group_metadata())
         records, self._collected = self._collected[:max_rows], self._collected[max_rows:]
         return records
 
@@ -256,6 +258,8 @@ class GroupReader:
 
     def _collect(self, count: int, wait_s: float) -> None:
         messages = self._open_consumer.consume(count, wait_s)
+        # Current for records that wait for their answer too: whatever a rebalance took from us, a callback has told.
+        self._metadata = GroupMetadata.parse(self._open_consumer.consumer_group_metadata())
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure

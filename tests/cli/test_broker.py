@@ -1,0 +1,83 @@
+"""The embedded broker keeps its data, whatever happens to it, and says why it cannot start."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cli.broker import Broker
+from cli.kafka_download import kafka_jars
+from headrace.errors import FailedPrecondition, Unavailable
+from streams.kafka import KafkaSettings, ensure_topics, watermarks
+from streams.writer import BatchProducer
+from tests.support import eventually
+
+OWNER = """
+import sys, threading
+from pathlib import Path
+from cli.broker import Broker
+broker = Broker(Path(sys.argv[1]), port=0, stop_with_parent=True)
+broker.start()
+print(broker.pid, flush=True)
+threading.Event().wait()
+"""
+
+
+def test_a_killed_broker_starts_again_on_the_same_data(own_broker: Callable[[], Broker]) -> None:
+    broker = own_broker()
+    kafka, port = KafkaSettings(broker.bootstrap_servers), broker.port
+    ensure_topics(kafka, {"kept": 1})
+    with BatchProducer(kafka) as producer:
+        for number in range(100):
+            producer.produce("kept", None, b"%d" % number)
+        producer.flush()
+
+    os.kill(broker.pid, signal.SIGKILL)
+    eventually(lambda: not broker.pid)
+    broker.kill()
+    broker.start()
+    broker.wait_ready()
+
+    assert broker.port == port
+    assert watermarks(kafka, "kept") == {0: (0, 100)}
+
+
+def test_a_port_in_use_is_named(broker: Broker, tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition) as caught:
+        Broker(tmp_path, port=broker.port).start()
+    assert caught.value.metadata["address"] == broker.bootstrap_servers
+
+
+def test_a_home_has_one_broker(broker: Broker) -> None:
+    with pytest.raises(FailedPrecondition) as caught:
+        Broker(broker.home, port=0).start()
+    assert caught.value.metadata["home"] == str(broker.home)
+
+
+def test_a_repository_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable) as caught:
+        kafka_jars(tmp_path, maven_url="http://127.0.0.1:1/maven")
+    assert caught.value.reason_name == "SERVICE_UNAVAILABLE"
+    assert caught.value.metadata["service"] == "http://127.0.0.1:1/maven"
+    assert not list(tmp_path.glob("kafka-*/jars.json"))
+
+
+def test_a_broker_ends_with_its_parent(broker: Broker, tmp_path: Path) -> None:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    child = psutil.Process(int(owner.stdout.readline()))
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, timeout_s=20)
+
+
+def test_a_broker_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    broken = Broker(tmp_path, port=0, settings={"num.io.threads": "none"})
+    with pytest.raises((FailedPrecondition, Unavailable), match=r"num\.io\.threads"), broken:
+        pass

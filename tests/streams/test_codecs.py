@@ -1,0 +1,158 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from headrace.errors import InvalidArgument, Unimplemented
+from headrace.v1.stream_pb2 import DATA_FORMAT_AVRO, DATA_FORMAT_JSON, DATA_FORMAT_PROTOBUF, DATA_FORMAT_RAW
+from streams.codecs import Codec, codec_for
+
+NUMBERS = [
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "complex64", "complex128",
+]  # fmt: skip
+
+
+def raw(**config: str) -> Codec:
+    return codec_for(DATA_FORMAT_RAW, config)
+
+
+@given(st.data())
+def test_rows_of_any_type_and_shape_survive_the_log(data: st.DataObject) -> None:
+    dtype = np.dtype(data.draw(st.sampled_from(NUMBERS)))
+    shape = data.draw(arrays.array_shapes(max_dims=4, max_side=4))
+    rows = data.draw(arrays.arrays(dtype, (data.draw(st.integers(1, 5)), *shape)))
+    codec = raw(data_type=dtype.name, data_reshape=" ".join(map(str, shape)))
+    decoded = codec.decode_samples([codec.encode_sample(row) for row in rows])
+    np.testing.assert_array_equal(decoded.rows, rows)
+    assert (decoded.rows.dtype, decoded.rows.shape) == (dtype, rows.shape)
+    assert not decoded.bad
+
+
+@pytest.mark.parametrize(
+    ("alias", "dtype"),
+    [
+        ("half", "float16"),
+        ("float", "float32"),
+        ("double", "float64"),
+        ("bool", "bool"),
+        ("f4", "float32"),
+        ("<i8", "int64"),
+    ],
+)
+def test_kafka_mls_names_mean_its_types(alias: str, dtype: str) -> None:
+    assert raw(data_type=alias, data_reshape="3").sample_spec.dtype == np.dtype(dtype)
+
+
+def test_a_text_is_kept_as_bytes() -> None:
+    codec = raw(data_type="uint8", label_type="string")
+    decoded = codec.decode_labels(["katze".encode(), "größe".encode(), b"x" * 65, None])
+    assert decoded.rows.tolist() == [b"katze", "größe".encode()]
+    assert [bad.index for bad in decoded.bad] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("type_name", "reshape", "record", "expected"),
+    [
+        ("uint8", "", b"\x03", np.array([3], np.uint8)),
+        ("uint16", "", b"\x01\x00\x00\x01", np.array([1, 256], np.uint16)),
+        ("float32", "", np.arange(6, dtype="<f4").tobytes(), np.arange(6, dtype=np.float32)),
+        ("float32", "2 3", np.arange(6, dtype="<f4").tobytes(), np.arange(6, dtype=np.float32).reshape(2, 3)),
+        ("float32", "-1 3", np.arange(6, dtype="<f4").tobytes(), np.arange(6, dtype=np.float32).reshape(2, 3)),
+        ("float32", "(2, 3)", np.arange(6, dtype="<f4").tobytes(), np.arange(6, dtype=np.float32).reshape(2, 3)),
+        ("bool", "", b"\x00\x02\xff", np.array([False, True, True])),
+    ],
+)
+def test_bytes_become_the_row(type_name: str, reshape: str, record: bytes, expected: np.ndarray[Any, Any]) -> None:
+    codec = raw(data_type=type_name, data_reshape=reshape)
+    (row,) = codec.decode_samples([record]).rows
+    np.testing.assert_array_equal(row, expected)
+    assert codec.sample_spec.shape == expected.shape
+
+
+@pytest.mark.parametrize(
+    ("records", "bad"),
+    [
+        ([b"1234", b"123", b"5678"], {1: "3 bytes"}),
+        ([b"1234", None, b"", b"56789"], {1: "no value", 2: "0 bytes", 3: "5 bytes"}),
+        ([b"123", b"12345"], {0: "3 bytes", 1: "5 bytes"}),  # together as long as two rows
+        ([None], {0: "no value"}),
+    ],
+)
+def test_records_of_another_size_are_named_and_the_others_kept(
+    records: Sequence[bytes | None], bad: dict[int, str]
+) -> None:
+    decoded = raw(data_type="int8", data_reshape="2 2").decode_samples(records)
+    assert {one.index for one in decoded.bad} == set(bad)
+    assert all(bad[one.index] in one.reason for one in decoded.bad)
+    assert decoded.good.tolist() == [index for index in range(len(records)) if index not in bad]
+    assert decoded.rows.shape == (len(decoded.good), 2, 2)
+
+
+def test_an_open_length_is_that_of_most_records_and_stays() -> None:
+    codec = raw(data_type="float32", label_type="uint8")
+    assert not codec.sample_spec.is_known
+    first = codec.decode_samples([b"x", bytes(12), bytes(12), bytes(8)])
+    assert codec.sample_spec.shape == (3,)
+    assert first.good.tolist() == [1, 2]
+    assert codec.decode_samples([bytes(8), bytes(12)]).good.tolist() == [1]
+
+
+def test_a_batch_that_no_open_length_fits_is_all_bad() -> None:
+    decoded = raw(data_type="float32").decode_samples([b"123", None, b""])
+    assert [one.index for one in decoded.bad] == [0, 1, 2]
+    assert len(decoded.rows) == 0
+
+
+def test_a_stream_without_label_type_has_no_labels() -> None:
+    assert raw(data_type="uint8").label_spec is None
+
+
+@pytest.mark.parametrize(
+    ("config", "fields"),
+    [
+        ({}, {"data_type"}),
+        ({"data_type": "flat"}, {"data_type"}),
+        ({"data_type": "object"}, {"data_type"}),
+        ({"data_type": "float128"}, {"data_type"}),
+        ({"data_type": "f4,f4"}, {"data_type"}),
+        ({"data_type": "uint8", "data_reshape": "28 x"}, {"data_reshape"}),
+        ({"data_type": "uint8", "data_reshape": "0 5"}, {"data_reshape"}),
+        ({"data_type": "uint8", "data_reshape": "-1 -1"}, {"data_reshape"}),
+        ({"data_type": "uint8", "data_reshape": "99999999999 99999999999"}, {"data_reshape"}),
+        ({"data_type": "no", "label_type": "no", "data_reshape": "y"}, {"data_type", "data_reshape", "label_type"}),
+    ],
+)
+def test_a_wrong_config_names_every_field(config: dict[str, str], fields: set[str]) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        codec_for(DATA_FORMAT_RAW, config)
+    assert caught.value.reason_name == "INVALID_FORMAT"
+    assert {bad.field for bad in caught.value.fields} == fields
+    assert "float32" in caught.value.metadata["known_types"]
+
+
+@given(st.text(max_size=12), st.text(max_size=12))
+def test_any_config_is_taken_or_refused(type_name: str, reshape: str) -> None:
+    try:
+        codec = raw(data_type=type_name, data_reshape=reshape)
+    except InvalidArgument as error:
+        assert error.reason_name == "INVALID_FORMAT"
+    else:
+        codec.decode_samples([b"", b"1234", None])
+
+
+@pytest.mark.parametrize("data_format", [DATA_FORMAT_AVRO, DATA_FORMAT_JSON, DATA_FORMAT_PROTOBUF])
+def test_later_formats_say_so(data_format: int) -> None:
+    with pytest.raises(Unimplemented) as caught:
+        codec_for(data_format, {})
+    assert caught.value.reason_name == "NOT_YET"
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        codec_for(99, {})
+    assert caught.value.reason_name == "INVALID_FORMAT"

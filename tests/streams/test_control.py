@@ -1,0 +1,205 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.errors import InvalidArgument
+from headrace.v1.stream_pb2 import (
+    DATA_FORMAT_AVRO,
+    DATA_FORMAT_RAW,
+    DIALECT_HEADRACE,
+    DIALECT_KAFKA_ML,
+    StreamAnnouncement,
+)
+from streams.control import decode, deployment_key, encode, encode_legacy
+from streams.offsets import format_ranges
+from tests.streams.test_offsets import disjoint_ranges
+
+# As Kafka-ML's own sinks write it.
+RAW_MESSAGE = {
+    "topic": "mnist:0:0:70000",
+    "input_format": "RAW",
+    "description": "handwritten digits",
+    "dataset_restrictions": "{}",
+    "input_config": {"data_type": "uint8", "label_type": "uint8", "data_reshape": "28 28", "label_reshape": ""},
+    "validation_rate": 0.1,
+    "test_rate": 0.05,
+    "total_msg": 70000,
+}
+# Its config as a text inside the text, with schemas as objects, and a key that newer versions add.
+AVRO_MESSAGE = {
+    "topic": "copd:0:0:5,copd:1:3:9",
+    "unsupervised_topic": "copd-raw:0:0:100",
+    "input_format": "AVRO",
+    "input_config": json.dumps({"data_scheme": {"type": "record", "name": "d", "fields": []}, "label_scheme": "{}"}),
+    "validation_rate": None,
+    "total_msg": None,
+    "incremental": None,
+    "added_later": [1, 2],
+}
+
+
+def legacy(body: object, key: bytes = b"\x07") -> StreamAnnouncement:
+    announcement, dialect = decode(key, None, json.dumps(body).encode())
+    assert dialect == DIALECT_KAFKA_ML
+    return announcement
+
+
+rates = st.floats(0, 0.49)
+announcements = st.builds(
+    StreamAnnouncement,
+    message_id=st.uuids().map(str),
+    deployment_id=st.integers(0, 2**63 - 1),
+    ranges=disjoint_ranges(),
+    unsupervised_ranges=st.just([]) | disjoint_ranges(),
+    input_format=st.sampled_from([DATA_FORMAT_RAW, DATA_FORMAT_AVRO]),
+    input_config=st.dictionaries(st.text(max_size=10), st.text(max_size=20), max_size=4),
+    validation_rate=rates,
+    test_rate=rates,
+    record_count=st.integers(0, 2**63 - 1),
+    description=st.text(max_size=30),
+    restrictions=st.text(max_size=30),
+)
+
+
+@given(announcements)
+def test_our_dialect_survives_the_log(announcement: StreamAnnouncement) -> None:
+    headers, value = encode(announcement)
+    assert decode(deployment_key(announcement.deployment_id), headers, value) == (announcement, DIALECT_HEADRACE)
+
+
+@given(announcements)
+def test_kafka_mls_dialect_says_the_same(announcement: StreamAnnouncement) -> None:
+    key, value = encode_legacy(announcement)
+    read, dialect = decode(key, [], value)
+    assert dialect == DIALECT_KAFKA_ML
+    read.message_id = announcement.message_id
+    assert read == announcement
+
+
+def test_a_message_of_kafka_ml_is_read() -> None:
+    announcement = legacy(RAW_MESSAGE)
+    assert announcement.deployment_id == 7
+    assert format_ranges(announcement.ranges) == "mnist:0:0:70000"
+    assert announcement.input_format == DATA_FORMAT_RAW
+    assert dict(announcement.input_config) == RAW_MESSAGE["input_config"]
+    assert (announcement.validation_rate, announcement.test_rate) == (0.1, 0.05)
+    assert announcement.record_count == 70000
+    assert announcement.restrictions == "{}"
+    assert not announcement.incremental
+
+
+def test_a_config_may_be_a_text_and_a_schema_an_object() -> None:
+    announcement = legacy(AVRO_MESSAGE, (300).to_bytes(2, "big"))
+    assert announcement.deployment_id == 300
+    assert format_ranges(announcement.ranges) == "copd:0:0:5,copd:1:3:9"
+    assert format_ranges(announcement.unsupervised_ranges) == "copd-raw:0:0:100"
+    assert json.loads(announcement.input_config["data_scheme"]) == {"type": "record", "name": "d", "fields": []}
+    assert announcement.input_config["label_scheme"] == "{}"
+
+
+def test_a_bare_topic_is_an_incremental_stream() -> None:
+    announcement = legacy({**RAW_MESSAGE, "topic": "live"})
+    assert announcement.incremental
+    assert list(announcement.open_topics) == ["live"]
+
+
+def test_the_same_message_has_the_same_id_and_another_has_not() -> None:
+    assert legacy(RAW_MESSAGE).message_id == legacy(RAW_MESSAGE).message_id
+    assert legacy(RAW_MESSAGE).message_id != legacy(RAW_MESSAGE, b"\x08").message_id
+
+
+def test_a_message_that_is_sent_again_is_byte_for_byte_kafka_mls() -> None:
+    key, value = encode_legacy(legacy(RAW_MESSAGE))
+    assert key == b"\x07"
+    assert json.loads(value) == {**RAW_MESSAGE, "unsupervised_topic": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"topic": "mnist:0:10:5"}, "INVALID_RANGE"),
+        ({"topic": "mnist:0:0:10,mnist:0:5:20"}, "INVALID_RANGE"),
+        ({"topic": "mnist:0:0:99999999999999999999"}, "INVALID_RANGE"),
+        ({"topic": ""}, "INVALID_FIELD"),
+        ({"topic": None}, "INVALID_FIELD"),
+        ({"topic": 5}, "INVALID_FIELD"),
+        ({"validation_rate": 1}, "INVALID_FIELD"),
+        ({"validation_rate": -0.1}, "INVALID_FIELD"),
+        ({"validation_rate": 0.6, "test_rate": 0.5}, "INVALID_FIELD"),
+        ({"validation_rate": "0.5"}, "INVALID_FIELD"),
+        ({"validation_rate": 10**400}, "INVALID_FIELD"),
+        ({"validation_rate": math.nan}, "MALFORMED_REQUEST"),
+        ({"total_msg": -1}, "INVALID_FIELD"),
+        ({"total_msg": 2**63}, "INVALID_FIELD"),
+        ({"input_format": "XML"}, "INVALID_FORMAT"),
+        ({"input_config": [1]}, "INVALID_FIELD"),
+        ({"input_config": "not json"}, "MALFORMED_REQUEST"),
+        ({"description": "\ud800"}, "MALFORMED_REQUEST"),
+    ],
+)
+def test_a_wrong_message_is_refused_with_the_reason(change: dict[str, object], reason: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        legacy({**RAW_MESSAGE, **change})
+    assert caught.value.reason_name == reason
+
+
+@pytest.mark.parametrize("key", [None, b"", b"\xff" * 8, b"\x01" * 20])
+def test_a_key_that_is_no_id_is_refused(key: bytes | None) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        decode(key, None, json.dumps(RAW_MESSAGE).encode())
+    assert caught.value.reason_name == "MALFORMED_REQUEST"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b"\xff\xfe",
+        b'{"a":' * 100_000,
+        b"[" * 100_000,
+        b"1" * 10_000,
+        b" " * 10_000_000,
+    ],
+)
+def test_a_value_that_is_no_object_is_refused(value: bytes | None) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        decode(b"\x01", [("traceparent", b"00-1")], value)
+    assert caught.value.reason_name == "MALFORMED_REQUEST"
+
+
+@pytest.mark.parametrize("name", [b"headrace.v2.StreamAnnouncement", b"", b"\xff"])
+def test_a_message_of_a_later_version_is_refused(name: bytes) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        decode(b"\x01", [("headrace-message", name)], b"")
+    assert caught.value.reason_name == "MALFORMED_REQUEST"
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_bytes_are_a_message_or_refused(value: bytes, ours: bool) -> None:
+    headers = [("headrace-message", b"headrace.v1.StreamAnnouncement")] if ours else []
+    with pytest.raises(InvalidArgument):
+        decode(b"\x01", headers, value)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*RAW_MESSAGE, "unsupervised_topic", "incremental"]), json_values))
+def test_any_object_is_a_message_or_refused(change: dict[str, object]) -> None:
+    try:
+        announcement = legacy({**RAW_MESSAGE, **change})
+    except InvalidArgument as error:
+        assert error.reason_name in ("MALFORMED_REQUEST", "INVALID_RANGE", "INVALID_FIELD", "INVALID_FORMAT")
+    else:
+        assert announcement.ranges or announcement.open_topics
