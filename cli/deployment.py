@@ -15,8 +15,16 @@ from cli.following import follow
 from cli.home import gateway_url
 from cli.logs import print_logs
 from cli.output import Json, Limit
-from headrace.v1 import deployment_manager_pb2, deployment_pb2, result_collector_pb2
+from headrace.v1 import (
+    configuration_pb2,
+    deployment_manager_pb2,
+    deployment_pb2,
+    model_pb2,
+    model_registry_pb2,
+    result_collector_pb2,
+)
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+from headrace.v1.model_registry_pb2_grpc import ModelRegistryStub
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 
 app = typer.Typer()
@@ -53,42 +61,59 @@ def train(  # noqa: PLR0913 - an option each
     if deadline_s:
         settings.deadline.FromNanoseconds(round(deadline_s * 1e9))
     with control_plane() as channel:
-        created = create_deployment(channel, configuration, settings, stream, description)
+        found = find_configuration(channel, configuration)
+        _give_to_pytorch(channel, found, settings)
+        created = _create(channel, found.id, settings, stream, description)
         if not wait:
             _print_created(created, as_json)
             return
-        ended = watch_deployment(channel, created)
+        ended = watch_deployment(channel, created, quiet=as_json)
         if as_json:
             output.print_json(ended)
     if ended.state != deployment_pb2.STATE_FINISHED:
         raise typer.Exit(EXIT_FAILED)
 
 
-def create_deployment(
+def _give_to_pytorch(
+    channel: grpc.Channel, configuration: configuration_pb2.Configuration, settings: deployment_pb2.TrainingSettings
+) -> None:
+    """`--fit` and `--evaluate` are for PyTorch where there is no model of TensorFlow that they could be for."""
+    registry = ModelRegistryStub(channel)
+    models = [
+        registry.GetModel(model_registry_pb2.GetModelRequest(id=model_id)) for model_id in configuration.model_ids
+    ]
+    if any(model.framework == model_pb2.FRAMEWORK_TENSORFLOW for model in models):
+        return
+    settings.pytorch.fit_args = settings.pytorch.fit_args or settings.tensorflow.fit_args
+    settings.pytorch.evaluate_args = settings.pytorch.evaluate_args or settings.tensorflow.evaluate_args
+    settings.ClearField("tensorflow")
+
+
+def _create(
     channel: grpc.Channel,
-    configuration: str,
+    configuration_id: int,
     settings: deployment_pb2.TrainingSettings,
     stream_id: int,
     description: str,
 ) -> deployment_pb2.Deployment:
-    """A deployment of the configuration with this name or id. Sent again after a lost answer, it is the same one."""
+    """Create it. Sent again after a lost answer, it is the same one."""
     deployment = deployment_pb2.Deployment(
-        configuration_id=find_configuration(channel, configuration).id,
-        description=description,
-        settings=settings,
-        stream_id=stream_id,
+        configuration_id=configuration_id, description=description, settings=settings, stream_id=stream_id
     )
     request = deployment_manager_pb2.CreateDeploymentRequest(deployment=deployment, request_id=str(uuid.uuid4()))
     return DeploymentManagerStub(channel).CreateDeployment(request, timeout=60.0)  # type: ignore[no-any-return]
 
 
-def watch_deployment(channel: grpc.Channel, deployment: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
-    """Show a deployment live until it ends, and return it as it ended."""
+def watch_deployment(
+    channel: grpc.Channel, deployment: deployment_pb2.Deployment, *, quiet: bool = False
+) -> deployment_pb2.Deployment:
+    """Show a deployment live (not when quiet) until it ends, and return it as it ended."""
     listed = result_collector_pb2.ListResultsRequest(deployment_id=deployment.id)
     results = sorted(ResultCollectorStub(channel).ListResults(listed).results, key=lambda result: result.id)
-    with Board(results) as board:
+    with Board([] if quiet else results) as board:
         for event in follow(channel, deployment_id=deployment.id):
-            board.update(event)
+            if not quiet:
+                board.update(event)
     request = deployment_manager_pb2.GetDeploymentRequest(id=deployment.id)
     return DeploymentManagerStub(channel).GetDeployment(request)  # type: ignore[no-any-return]
 

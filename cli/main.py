@@ -159,7 +159,7 @@ def _say(text: str) -> None:
 def sentence(error: Any) -> str:
     """What a person reads of a HeadraceError: the message, every bad field, and the reason for those who search."""
     lines = [f"{error.message} [{error.reason_name}]"]
-    shown = [bad for bad in error.fields if bad.description not in error.message]
+    shown = [bad for bad in error.fields if bad.description.rpartition(": ")[2] not in error.message]
     lines += [f"  {bad.field}: {bad.description}" for bad in shown]
     return "\n".join(lines)
 
