@@ -39,8 +39,8 @@ from headrace.v1 import error_pb2
 
 __all__ = [
     "Headers", "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "ensure_topics",
-    "headers_of", "is_transient", "kafka_errors", "log_ends", "partitions_of", "topic_config", "unknown_topic",
-    "watermarks",
+    "headers_of", "is_transient", "kafka_errors", "log_ends", "offsets_at", "partitions_of", "topic_config",
+    "unknown_topic", "watermarks",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -214,6 +214,21 @@ def log_ends(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIM
 def watermarks(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[int, tuple[int, int]]:
     """(first offset still there, next offset to be written) of each partition."""
     return {number: (ends.low, ends.high) for number, ends in log_ends(settings, topic, timeout_s).items()}
+
+
+def offsets_at(
+    settings: KafkaSettings, topic: str, time_ms: int, timeout_s: float = REQUEST_TIMEOUT_S
+) -> dict[int, int]:
+    """The first record of each partition that is not older than `time_ms` (since 1970); its end where none is."""
+    partitions = [TopicPartition(topic, number) for number in partitions_of(settings, topic, timeout_s)]
+    admin = settings.admin()
+    with kafka_errors(settings, topic=topic):
+        asked = admin.list_offsets(
+            dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)), request_timeout=timeout_s
+        )
+        found = {partition.partition: answer.result(timeout_s).offset for partition, answer in asked.items()}
+    ends = watermarks(settings, topic, timeout_s)
+    return {number: offset if offset >= 0 else ends[number][1] for number, offset in found.items()}
 
 
 def topic_config(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, str]:
