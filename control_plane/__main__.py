@@ -11,9 +11,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from control_plane.artifacts import ArtifactStore
 from control_plane.catalog import StreamCatalog
+from control_plane.cluster import AsyncCluster
+from control_plane.deployment_check import DeploymentCheck
+from control_plane.deployment_manager import DeploymentManager
+from control_plane.deployments import Deployments
 from control_plane.events import Watchers
 from control_plane.executor_client import executors_at
+from control_plane.inferences import Inferences
+from control_plane.local import LocalCluster
+from control_plane.logs import Logs
 from control_plane.predictions import Predictions
+from control_plane.reconciler import Place, Reconciler, reconciling
 from control_plane.registry import ModelRegistry
 from control_plane.results import ResultCollector
 from control_plane.settings import Settings
@@ -24,6 +32,7 @@ from headrace.process import EXIT_OK, EXIT_RETRY, run_main
 from headrace.server import RunningServer, Servicer, serving
 from headrace.settings import load
 from headrace.v1 import (
+    deployment_manager_pb2_grpc,
     model_registry_pb2_grpc,
     predictions_pb2_grpc,
     result_collector_pb2_grpc,
@@ -49,7 +58,11 @@ async def _run(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with Store.open(settings.database_path) as store:
-        async with control_plane(settings, store) as server:
+        cluster = AsyncCluster(LocalCluster(settings.home))
+        async with (
+            control_plane(settings, store, cluster) as server,
+            reconciling(Reconciler(store, cluster, _place(settings, server.port))),
+        ):
             # Where 0 was asked for, whoever started us reads the port here.
             log.info("ready", extra={"port": server.port})
             while not stop.is_set() and not store.broken.is_set():
@@ -62,23 +75,48 @@ async def _run(settings: Settings) -> int:
 
 
 @asynccontextmanager
-async def control_plane(settings: Settings, store: Store) -> AsyncIterator[RunningServer]:
-    """Every service of the control plane on one port. Neither the broker nor the executors need to be there."""
+async def control_plane(
+    settings: Settings, store: Store, cluster: AsyncCluster | None = None
+) -> AsyncIterator[RunningServer]:
+    """Every service of the control plane on one port. Neither the broker nor the executors need to be there.
+
+    It stores wishes; a reconciler on the same `cluster` fulfils them.
+    """
+    cluster = cluster or AsyncCluster(LocalCluster(settings.home))
     async with AsyncExitStack() as stack:
-        servicers = await _servicers(settings, store, stack)
+        servicers = await _servicers(settings, store, cluster, stack)
         server = await stack.enter_async_context(serving(settings.listen, servicers))
         stack.enter_context(metrics_endpoint(settings.metrics_listen, ready=lambda: not store.broken.is_set()))
         yield server
 
 
-async def _servicers(settings: Settings, store: Store, stack: AsyncExitStack) -> Sequence[Servicer]:
+def _place(settings: Settings, port: int) -> Place:
+    """What workloads are told. They run on this machine, where a server on every address is reached on loopback."""
+    host = settings.listen.rpartition(":")[0]
+    reachable = "127.0.0.1" if host in ("", "0.0.0.0", "[::]") else host  # noqa: S104 - compared, not bound
+    return Place(f"{reachable}:{port}", settings.kafka, settings.trainings_at_once, settings.stop_workloads)
+
+
+async def _servicers(
+    settings: Settings, store: Store, cluster: AsyncCluster, stack: AsyncExitStack
+) -> Sequence[Servicer]:
     """The services, each with what it needs; `stack` ends what they started, after the server."""
     kafka = KafkaSettings(settings.kafka)
     watchers = Watchers(store)
     executors = await stack.enter_async_context(executors_at(settings.executors))
     artifacts = ArtifactStore(settings.artifacts_url, settings.uploads_path)
     artifacts.forget_uploads(UPLOADS_KEPT_S)
+    check = DeploymentCheck(store, executors, kafka)
     return [
+        (
+            deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server,
+            DeploymentManager(
+                Deployments(store, watchers, check, artifacts, cluster, settings.trainings_at_once),
+                Inferences(store, watchers, kafka, cluster),
+                Logs(store, cluster),
+            ),
+            "headrace.v1.DeploymentManager",
+        ),
         (
             model_registry_pb2_grpc.add_ModelRegistryServicer_to_server,
             ModelRegistry(store, executors),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -71,7 +72,7 @@ class Seen:
 
 
 class Cluster(Protocol):
-    """Methods block for milliseconds (files, a request); asyncio code calls them in threads, one at a time."""
+    """Methods block for as long as files and requests take; asyncio code calls them through `AsyncCluster`."""
 
     def start(self, workload: Workload) -> None:
         """Start it, unless a workload of this name runs or has ended and is not forgotten. Returns at once."""
@@ -93,3 +94,31 @@ class Cluster(Protocol):
 
     def remove_logs(self, names: Sequence[str]) -> None:
         """Delete the logs of workloads that are gone for good."""
+
+
+class AsyncCluster:
+    """A cluster for asyncio code: the one place where its blocking methods are handed to threads."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def start(self, workload: Workload) -> None:
+        await asyncio.to_thread(self._cluster.start, workload)
+
+    async def list(self) -> Seen:
+        return await asyncio.to_thread(self._cluster.list)
+
+    async def stop(self, name: str, grace_s: float) -> None:
+        await asyncio.to_thread(self._cluster.stop, name, grace_s)
+
+    async def forget(self, name: str) -> None:
+        await asyncio.to_thread(self._cluster.forget, name)
+
+    async def remove_works(self, works: Collection[str]) -> None:
+        await asyncio.to_thread(self._cluster.remove_works, works)
+
+    async def read_logs(self, name: str, offset: int) -> LogChunk:
+        return await asyncio.to_thread(self._cluster.read_logs, name, offset)
+
+    async def remove_logs(self, names: Sequence[str]) -> None:
+        await asyncio.to_thread(self._cluster.remove_logs, names)

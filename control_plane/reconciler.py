@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar, assert_never
+from typing import assert_never
 
 from control_plane.actions import (
     Action,
@@ -31,7 +31,7 @@ from control_plane.actions import (
     StartTrainer,
     Stop,
 )
-from control_plane.cluster import Cluster, Seen, Workload
+from control_plane.cluster import AsyncCluster, Seen, Workload
 from control_plane.names import replica_name, replica_work, trainer_name, trainer_work
 from control_plane.plan import Wish, plan
 from control_plane.store import Change, Kind, Store, inferences, results
@@ -53,9 +53,6 @@ SOON_S = 1.0
 STOP_GRACE_S = 15.0
 STOP_LIMIT_S = 20.0
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Place:
@@ -72,7 +69,7 @@ class Place:
 class Reconciler:
     """Run by one task at a time: `run` only loops, `step` does one turn."""
 
-    def __init__(self, store: Store, cluster: Cluster, place: Place) -> None:
+    def __init__(self, store: Store, cluster: AsyncCluster, place: Place) -> None:
         self._store, self._cluster, self._place = store, cluster, place
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
@@ -91,14 +88,15 @@ class Reconciler:
                 log.exception("a step of the reconciler failed by a bug")
                 next_s = SOON_S
             await self._wait(stop, min(next_s, RESYNC_S))
-        if self._place.stop_workloads:
+        # Where the disk failed, we are started again: then what runs is found.
+        if self._place.stop_workloads and not self._store.broken.is_set():
             await self._stop_all()
 
     async def step(self) -> float:
         """Acts on the present state; returns in how many seconds the next step is due if nothing happens."""
         self._woken.clear()
         # In this order: a process that was seen to end has stored all that it had to say.
-        self._seen = await self._call(self._cluster.list)
+        self._seen = await self._cluster.list()
         wish = await self._store.read(_read_wish)
         found = plan(wish, self._seen, self._place.max_trainings, now_us())
         due = [RESYNC_S if found.next_s is None else found.next_s]
@@ -116,7 +114,7 @@ class Reconciler:
                     await self._woken.wait()
                 return
             except TimeoutError:
-                if await self._call(self._cluster.list) != self._seen:
+                if await self._cluster.list() != self._seen:
                     return
 
     async def _try(self, action: Action) -> bool:
@@ -135,11 +133,11 @@ class Reconciler:
             case StartReplica():
                 await self._start_replica(action)
             case Stop(name, grace_s):
-                await self._call(self._cluster.stop, name, grace_s)
+                await self._cluster.stop(name, grace_s)
             case Forget(name):
-                await self._call(self._cluster.forget, name)
+                await self._cluster.forget(name)
             case RemoveWorks(works):
-                await self._call(self._cluster.remove_works, works)
+                await self._cluster.remove_works(works)
             case _:
                 log.info("settling", extra={"action": type(action).__name__, "of": _subject(action)})
                 await self._store.write(_query(action))
@@ -151,7 +149,7 @@ class Reconciler:
         fail_at("trainer_attempt_given")
         env = {**self._env(result.resources), "HEADRACE_RESULT_ID": str(result.id), "HEADRACE_ATTEMPT": str(attempt)}
         name, work = trainer_name(result.id, attempt), trainer_work(result.id)
-        await self._call(self._cluster.start, Workload(name, "trainer", env, work, attempt))
+        await self._cluster.start(Workload(name, "trainer", env, work, attempt))
         fail_at("trainer_started")
 
     async def _start_replica(self, action: StartReplica) -> None:
@@ -168,16 +166,16 @@ class Reconciler:
         }
         name, work = replica_name(inference_id, slot), replica_work(inference_id, slot)
         workload = Workload(name, "inferencer", env, work, attempt, action.spec_hash)
-        await self._call(self._cluster.start, workload)
+        await self._cluster.start(workload)
         fail_at("replica_started")
 
     async def _stop_all(self) -> None:
         """Asks all at once, kills what is left when the time is over, and returns when nothing runs."""
         deadline = time.monotonic() + STOP_LIMIT_S
-        while running := _running(await self._call(self._cluster.list)):
+        while running := _running(await self._cluster.list()):
             grace_s = STOP_GRACE_S if time.monotonic() < deadline else 0.0
             for name in running:
-                await self._call(self._cluster.stop, name, grace_s)
+                await self._cluster.stop(name, grace_s)
             await asyncio.sleep(POLL_S / 2)
 
     def _env(self, resources: Resources) -> dict[str, str]:
@@ -185,11 +183,6 @@ class Reconciler:
         if resources.memory_bytes:
             env["HEADRACE_WORKER_MEMORY_BYTES"] = str(resources.memory_bytes)
         return env
-
-    @staticmethod
-    async def _call(method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The one place where the cluster is called; it blocks for as long as files and requests take."""
-        return await asyncio.to_thread(method, *args, **kwargs)
 
     def _on_commit(self, changes: Sequence[Change]) -> None:
         if any(_concerns(change) for change in changes):

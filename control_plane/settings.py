@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,10 @@ class Settings:
     def uploads_path(self) -> Path:
         """What has arrived of artifacts so far."""
         return self.home / "uploads"
+
+    @property
+    def trainings_at_once(self) -> int:
+        return self.max_trainings or len(os.sched_getaffinity(0))
 
     @property
     def executors(self) -> Mapping[int, str]:

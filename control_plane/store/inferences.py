@@ -111,6 +111,31 @@ def update(inference: inference_pb2.Inference, if_etag: str) -> inference_pb2.In
     return get(row.id)
 
 
+def check_new(inference: inference_pb2.Inference) -> None:
+    """Raises AlreadyExists when its name is taken."""
+    check_name_free(InferenceRow, inference.name)
+
+
+def names() -> list[str]:
+    """Every name that is taken."""
+    return [row.name for row in InferenceRow.select(InferenceRow.name)]
+
+
+def stop(id: int) -> inference_pb2.Inference:
+    """Ask it to stop; FailedPrecondition when it has failed. One that stops or has stopped stays as it is."""
+    row = row_of(InferenceRow, id)
+    if row.state == inference_pb2.INFERENCE_STATE_FAILED:
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"the inference {id} is FAILED already; only one that runs can be stopped",
+            resource="inference",
+            id=id,
+            state="FAILED",
+        )
+    set_state(id, inference_pb2.INFERENCE_STATE_STOPPING)
+    return get(id)
+
+
 def delete(id: int) -> None:
     """Delete an inference that has ended."""
     row = row_of(InferenceRow, id)

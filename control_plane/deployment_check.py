@@ -1,0 +1,122 @@
+"""Whether a training can be created: every bad field at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from control_plane.availability import add_availability
+from control_plane.executor_client import ExecutorClient
+from control_plane.store import Store, configurations, models, streams
+from control_plane.training_checks import (
+    arguments_of,
+    bad_arguments,
+    bad_description,
+    bad_resources,
+    bad_settings,
+    refuse_later_features,
+)
+from headrace.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound, not_yet
+from headrace.v1 import error_pb2, model_pb2, stream_pb2
+from headrace.v1.deployment_pb2 import Deployment
+from streams.kafka import KafkaSettings
+
+_EXPIRED = (stream_pb2.AVAILABILITY_PARTLY_EXPIRED, stream_pb2.AVAILABILITY_EXPIRED)
+
+
+class DeploymentCheck:
+    """Asks the store, the executors and Kafka, as far as a wish concerns them."""
+
+    def __init__(self, store: Store, executors: ExecutorClient, kafka: KafkaSettings) -> None:
+        self._store, self._executors, self._kafka = store, executors, kafka
+
+    async def check(self, wish: Deployment) -> None:
+        """Raises Unimplemented (NOT_YET), InvalidArgument, NotFound, FailedPrecondition (DATA_EXPIRED), Unavailable."""
+        refuse_later_features(wish)
+        problems = _Problems()
+        problems.invalid += bad_settings(wish.settings)
+        problems.invalid += bad_resources("deployment.resources", wish.resources)
+        problems.invalid += bad_description("deployment.description", wish.description)
+        members = await self._find_models(wish.configuration_id, problems)
+        stream = await self._find_stream(wish.stream_id, problems)
+        if not problems.invalid:
+            await self._check_arguments(wish, members, problems)
+        problems.refuse()
+        if stream is not None:
+            await self._check_records(stream)
+
+    async def _find_models(self, configuration_id: int, problems: _Problems) -> Sequence[model_pb2.Model]:
+        name = "deployment.configuration_id"
+        if not configuration_id:
+            problems.invalid.append(FieldViolation(name, "must be the id of a configuration: it says what to train"))
+            return []
+
+        def find() -> list[model_pb2.Model]:
+            return [models.get(one, full=False) for one in configurations.get(configuration_id).model_ids]
+
+        try:
+            return await self._store.read(find)
+        except NotFound as error:
+            problems.missing.append(FieldViolation(name, error.message))
+            return []
+
+    async def _find_stream(self, stream_id: int, problems: _Problems) -> stream_pb2.Stream | None:
+        if not stream_id:
+            return None
+        try:
+            return await self._store.read(lambda: streams.get(stream_id))
+        except NotFound as error:
+            problems.missing.append(FieldViolation("deployment.stream_id", error.message))
+            return None
+
+    async def _check_arguments(self, wish: Deployment, members: Sequence[model_pb2.Model], problems: _Problems) -> None:
+        """Arguments of `fit` and `evaluate`, of the frameworks that are concerned; no question where there are none."""
+        concerned = {member.framework for member in members}
+        for framework, arguments in arguments_of(wish.settings).items():
+            if framework not in concerned or not (arguments.fit_args.strip() or arguments.evaluate_args.strip()):
+                continue
+            answer = await self._executors.check_arguments(framework, arguments)
+            if found := list(bad_arguments(framework, answer)):
+                problems.arguments += found
+                problems.known["known_fit_args"] = ", ".join(answer.known_fit_args)
+                problems.known["known_evaluate_args"] = ", ".join(answer.known_evaluate_args)
+
+    async def _check_records(self, stream: stream_pb2.Stream) -> None:
+        if stream.incremental or stream.open_topics:
+            raise not_yet("training on a stream without an end", "announce ranges of offsets")
+        # Kafka being away is no reason to refuse: the trainer waits for it.
+        await add_availability(self._kafka, [stream])
+        if stream.availability in _EXPIRED:
+            part = "all" if stream.availability == stream_pb2.AVAILABILITY_EXPIRED else "a part"
+            raise FailedPrecondition(
+                error_pb2.REASON_DATA_EXPIRED,
+                f"Kafka has deleted {part} of the stream {stream.id}; send the data again, or choose another stream",
+                resource="stream",
+                id=stream.id,
+                availability=stream_pb2.Availability.Name(stream.availability),
+            )
+
+
+@dataclass
+class _Problems:
+    """What is wrong, by how wrong it is: the worst decides the code and the reason, and all fields are named."""
+
+    invalid: list[FieldViolation] = field(default_factory=list)
+    arguments: list[FieldViolation] = field(default_factory=list)
+    missing: list[FieldViolation] = field(default_factory=list)
+    # The arguments that would be right.
+    known: dict[str, str] = field(default_factory=dict)
+
+    def refuse(self) -> None:
+        """Raise unless there are none."""
+        fields = [*self.invalid, *self.arguments, *self.missing]
+        message = "; ".join(f"{one.field}: {one.description}" for one in fields)
+        if self.invalid:
+            raise InvalidArgument(error_pb2.REASON_INVALID_FIELD, message, fields=fields, field=fields[0].field)
+        if self.arguments:
+            error = InvalidArgument(error_pb2.REASON_UNKNOWN_ARGUMENT, message, fields=fields, field=fields[0].field)
+            error.metadata |= self.known
+            raise error
+        if self.missing:
+            resource = fields[0].field.removeprefix("deployment.").removesuffix("_id")
+            raise NotFound(error_pb2.REASON_RESOURCE_NOT_FOUND, message, fields=fields, resource=resource)
