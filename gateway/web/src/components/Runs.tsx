@@ -114,7 +114,7 @@ function latest(run: Run) {
 
 function HowToSend({ deploymentId }: { deploymentId: string }) {
   return (
-    <div className="empty">
+    <div className="empty how">
       <p>It trains as soon as a stream is announced for it:</p>
       <pre>headrace send FILE --topic TOPIC --deployment {deploymentId}</pre>
     </div>

@@ -6,12 +6,20 @@ export interface Scale {
   ticks: number[];
 }
 
-export function linearScale(low: number, high: number, from: number, to: number, tickCount: number): Scale {
+// `step`: the distance of ticks for a span; by default a round decimal number.
+export function linearScale(
+  low: number,
+  high: number,
+  from: number,
+  to: number,
+  tickCount: number,
+  step: (span: number, tickCount: number) => number = decimalStep,
+): Scale {
   const span = high - low || 1;
   return {
     toPixel: (value) => from + ((value - low) / span) * (to - from),
     toValue: (pixel) => low + ((pixel - from) / (to - from)) * span,
-    ticks: ticksBetween(low, low + span, tickCount),
+    ticks: ticksBetween(low, low + span, step(span, tickCount)),
   };
 }
 
@@ -36,12 +44,23 @@ export function rounded(low: number, high: number, tickCount: number): [number, 
     const room = Math.abs(low) || 1;
     return low >= 0 && low - room / 2 < 0 ? [0, high + room / 2] : [low - room / 2, high + room / 2];
   }
-  const step = stepFor(high - low, tickCount);
+  const step = decimalStep(high - low, tickCount);
   return [Math.floor(low / step) * step, Math.ceil(high / step) * step];
 }
 
-function ticksBetween(low: number, high: number, tickCount: number): number[] {
-  const step = stepFor(high - low, tickCount);
+// A tick with as many decimals as its neighbours need, the same for all of them on a linear scale.
+export function tickText(tick: number, ticks: number[]): string {
+  const size = Math.abs(tick);
+  if (size >= 1e6 || (size !== 0 && size < 1e-4)) return tick.toExponential(0).replace("e+", "e").replace("-", "−");
+  const isLinear = ticks.length > 1 && ticks.every((one) => Math.abs(one) < 1e6);
+  const spread = Math.max(...ticks.map(Math.abs)) / Math.min(...ticks.filter((one) => one !== 0).map(Math.abs));
+  const decimals = isLinear && spread < 100 ? Math.max(...ticks.map(decimalsOf)) : decimalsOf(tick);
+  return tick.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: 6 }).replace("-", "−");
+}
+
+const decimalsOf = (value: number): number => Math.min(6, (String(value).split(".")[1] ?? "").length);
+
+function ticksBetween(low: number, high: number, step: number): number[] {
   const first = Math.ceil(low / step - 1e-9);
   const last = Math.floor(high / step + 1e-9);
   // Rounded to the step's own digits: 0.30000000000000004 is nobody's tick.
@@ -49,9 +68,17 @@ function ticksBetween(low: number, high: number, tickCount: number): number[] {
   return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toFixed(digits)));
 }
 
-function stepFor(span: number, tickCount: number): number {
+function decimalStep(span: number, tickCount: number): number {
   const rough = span / Math.max(1, tickCount);
   const power = 10 ** Math.floor(Math.log10(rough));
   const unit = rough / power;
   return power * (unit <= 1 ? 1 : unit <= 2 ? 2 : unit <= 5 ? 5 : 10);
+}
+
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
+
+// For times in milliseconds: seconds and minutes as a clock has them.
+export function clockStep(span: number, tickCount: number): number {
+  const rough = span / 1000 / Math.max(1, tickCount);
+  return 1000 * (SECONDS.find((seconds) => seconds >= rough) ?? 3600 * Math.ceil(rough / 3600));
 }

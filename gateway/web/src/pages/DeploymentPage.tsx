@@ -63,7 +63,9 @@ export function DeploymentPage({ id }: { id: string }) {
     <>
       <Head deployment={deployment} name={name} liveness={<LiveMark liveness={liveness} />} />
       {error && <p className="notice" role="alert">{error.message}</p>}
-      {deployment.error && <Failure status={deployment.error} what="The training failed." />}
+      {deployment.error && !runs.some((run) => run.result?.error) && (
+        <Failure status={deployment.error} what="The training failed." />
+      )}
       {deployment.queueMessage && <p className="notice">{deployment.queueMessage}</p>}
       <Runs runs={runs} deployment={deployment} inferences={inferences} />
       <Curves runs={runs} />

@@ -39,17 +39,17 @@ export function InferencePage({ id }: { id: string }) {
       {error && <p className="notice" role="alert">{error.message}</p>}
       {inference.error && <Failure status={inference.error} what="The inference failed." />}
       <Tiles inference={inference} />
-      <Charts history={serving.current.history} />
-      <div className="columns">
-        <Replicas inference={inference} />
+      {(serving.current.history.length > 1 || !hasEnded(inference.state)) && <Charts history={serving.current.history} />}
+      <Replicas inference={inference} />
+      <div className="columns even">
         <Answers answers={serving.current.answers} hasEnded={hasEnded(inference.state)} />
+        <Logs
+          path={watchInferenceLogs(id)}
+          isComplete={() => hasEnded(state())}
+          empty={hasEnded(inference.state) ? "No log lines were kept." : "No lines yet."}
+          nameOf={(workload) => workload.replace(/^infer-\d+-(\d+)$/, "replica $1")}
+        />
       </div>
-      <Logs
-        path={watchInferenceLogs(id)}
-        isComplete={() => hasEnded(state())}
-        empty={hasEnded(inference.state) ? "No log lines were kept." : "No lines yet."}
-        nameOf={(workload) => workload.replace(/^infer-\d+-(\d+)$/, "replica $1")}
-      />
     </>
   );
 }
@@ -154,6 +154,7 @@ function Small({ title, name, history, color, of, format }: SmallProps) {
           label={`${name} since this page is open`}
           xName=""
           formatX={clock}
+          timeX
           formatY={format}
           height={150}
           fromZero

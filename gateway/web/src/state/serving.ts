@@ -52,8 +52,8 @@ export const keyOf = (answer: Prediction): string =>
 // Moments within half a second are one: a burst of events is no history.
 function withMoment(history: Moment[], moment: Moment): Moment[] {
   const last = history.at(-1);
-  const kept = last && moment.time - last.time < 500 ? history.slice(0, -1) : history.slice(-MOMENTS + 1);
-  return [...kept, moment];
+  if (last && moment.time - last.time < 500) return [...history.slice(0, -1), { ...moment, time: last.time }];
+  return [...history.slice(-MOMENTS + 1), moment];
 }
 
 function withAnswers(before: Prediction[], added: Prediction[]): Prediction[] {
