@@ -108,7 +108,7 @@ class ArtifactStore:
     def _check(self, upload: Upload, sha256: str, size_bytes: int) -> None:
         with _storage_errors(self._uploads):
             upload.sync()
-            _check_digest(upload.part, sha256, size_bytes)
+            _check_digest(upload, sha256, size_bytes)
 
     def _keep(self, upload: Upload, sha256: str) -> None:
         with _storage_errors(self._root):
@@ -165,16 +165,23 @@ class Upload:
 
     def _write(self, chunk: bytes) -> None:
         with self._lock, _storage_errors(self.part.parent):
-            if self._superseded:
-                raise Aborted(error_pb2.REASON_FENCED, "another call goes on with this upload", upload=self.part.stem)
+            self._check_own()
             left = memoryview(chunk)
             while left:
                 left = left[self._file.write(left) :]
             self.size += len(chunk)
 
     def sync(self) -> None:
+        """Put what arrived on disk. Raises Aborted when another call has taken the upload over."""
         with self._lock:
+            self._check_own()
             os.fsync(self._file.fileno())
+
+    def discard(self) -> None:
+        """Remove what arrived: nothing that is kept of it could become right."""
+        with self._lock:
+            self._check_own()
+            self.part.unlink()
 
     def supersede(self) -> None:
         with self._lock:
@@ -185,15 +192,19 @@ class Upload:
         with self._lock:
             self._file.close()
 
+    def _check_own(self) -> None:
+        if self._superseded:
+            message = "another call goes on with this upload"
+            raise Aborted(error_pb2.REASON_FENCED, message, upload=self.part.stem)
 
-def _check_digest(part: Path, sha256: str, size_bytes: int) -> None:
-    with part.open("rb") as file:
+
+def _check_digest(upload: Upload, sha256: str, size_bytes: int) -> None:
+    with upload.part.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    size = part.stat().st_size
+    size = upload.part.stat().st_size
     if (digest, size) == (sha256, size_bytes):
         return
-    # Nothing that is kept of it could become right.
-    part.unlink()
+    upload.discard()
     raise DataLoss(
         error_pb2.REASON_DIGEST_MISMATCH,
         f"{size} bytes with the SHA-256 {digest} arrived, {size_bytes} with {sha256} were promised; send all again",

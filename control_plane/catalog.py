@@ -24,7 +24,8 @@ from streams.kafka import KafkaSettings, ensure_topics
 from streams.offsets import format_ranges
 
 AWAIT_LIMIT_S = 30.0
-TOPIC_TIMEOUT_S = 10.0
+# Less than a caller's deadline, so that he hears which broker is away.
+TOPIC_TIMEOUT_S = 3.0
 
 # What an announcement and the stream that came of it have in common.
 _SAID = (

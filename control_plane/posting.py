@@ -12,6 +12,7 @@ from streams.writer import StreamProducer
 
 # A person waits for the answer.
 DELIVERY_TIMEOUT_S = 10.0
+ASK_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def _post(
     value: bytes,
     headers: list[tuple[str, str | bytes | None]],
 ) -> Place:
-    partition = random.choice(partitions_of(kafka, topic))  # noqa: S311 - spreads load, guards nothing
+    partition = random.choice(partitions_of(kafka, topic, ASK_TIMEOUT_S))  # noqa: S311 - spreads load, guards nothing
     with StreamProducer(kafka, topic, headers=headers, settings={"linger.ms": 0}) as producer:
         producer.send(partition, key, value)
         producer.flush(DELIVERY_TIMEOUT_S)

@@ -23,6 +23,8 @@ QUEUE_LENGTH = 256
 POLL_S = 0.2
 # Pauses while the broker is away.
 RETRY_S = 1.0
+# Less than a caller's deadline, so that he hears that the broker is away.
+ASK_TIMEOUT_S = 3.0
 
 Prediction = predictions_pb2.Prediction
 Answer = Prediction | Refused
@@ -170,7 +172,8 @@ class Tails:
 
 def _from_now(kafka: KafkaSettings, topic: str) -> TopicFollower:
     """Every record that is written to the topic from now on."""
-    return TopicFollower(kafka, topic, {number: ends.high for number, ends in log_ends(kafka, topic).items()})
+    positions = {number: ends.high for number, ends in log_ends(kafka, topic, ASK_TIMEOUT_S).items()}
+    return TopicFollower(kafka, topic, positions)
 
 
 class _Samples:

@@ -1,0 +1,280 @@
+"""Answers of inferences, through real topics. The inferencer here is a thread that sums its samples."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import duration_pb2, json_format, struct_pb2
+
+from control_plane.answers import prediction_of, source_of
+from control_plane.store import inferences, reports, results
+from headrace.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+from headrace.v1 import deployment_pb2, inference_pb2, stream_pb2
+from headrace.v1 import predictions_pb2 as api
+from headrace.v1.result_collector_pb2 import Outcome, ReportRequest
+from streams.follow import TopicFollower
+from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
+from streams.writer import BatchProducer, StreamProducer
+from tests.control_plane.conftest import Plane, StartPlane
+
+CONFIG = {"data_type": "float32", "data_reshape": "2 2"}
+
+
+class Summing:
+    """Answers each sample of four numbers with its sum and its maximum; one that has a 13 becomes a dead letter."""
+
+    def __init__(self, kafka: KafkaSettings, input_topic: str, output_topic: str) -> None:
+        self._kafka, self._input, self._output = kafka, input_topic, output_topic
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="summing")
+
+    def __enter__(self) -> Summing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with TopicFollower(self._kafka, self._input, {}) as questions, BatchProducer(self._kafka) as answers:
+            while not self._stop.is_set():
+                for question in questions.read(0.1):
+                    self._answer(question, answers)
+                answers.flush()
+
+    def _answer(self, question: Message, answers: BatchProducer) -> None:
+        source = f"{question.topic()}/{question.partition()}/{question.offset()}"
+        headers = [
+            *headers_of(question),
+            ("headrace-source", source.encode()),
+            ("headrace-model", b"sums/1"),
+        ]
+        row = np.frombuffer(question.value() or b"", np.float32)
+        if 13 in row:
+            refused = [("headrace-error", b"DECODE_ERROR"), ("headrace-error-message", b"13 is unlucky")]
+            answers.produce(f"{self._input}.dead-letters", None, question.value(), [*headers, *refused])
+        else:
+            body = json.dumps({"values": [float(row.sum()), float(row.max())]})
+            answers.produce(self._output, question.key(), body.encode(), headers)
+
+
+@pytest.fixture
+def topics(kafka: KafkaSettings, topic: Callable[..., str]) -> tuple[str, str]:
+    """(input, output)"""
+    input_topic, output_topic = topic(2), topic()
+    ensure_topics(kafka, {f"{input_topic}.dead-letters": 1})
+    return input_topic, output_topic
+
+
+@pytest.fixture
+def summing(kafka: KafkaSettings, topics: tuple[str, str]) -> Iterator[None]:
+    with Summing(kafka, *topics):
+        yield
+
+
+async def an_inference(plane: Plane, topics: tuple[str, str], **fields: Any) -> inference_pb2.Inference:
+    """Of a finished result that was trained on CONFIG."""
+    (result_id,) = (await plane.training("sums")).result_ids
+    stream = stream_pb2.Stream(input_format=stream_pb2.DATA_FORMAT_RAW, input_config=CONFIG)
+    known = ReportRequest(seq=1, outcome=Outcome(stream=stream))
+    await plane.store.write(partial(reports.store, result_id, 1, [known]))
+    await plane.store.write(partial(results.set_state, result_id, deployment_pb2.STATE_FINISHED))
+    wish = inference_pb2.Inference(
+        name="sums", result_id=result_id, replicas=1, input_topic=topics[0], output_topic=topics[1], **fields
+    )
+    return await plane.store.write(partial(inferences.create, wish))
+
+
+def question(inference_id: int, sample: Any, wait_s: float | None = None) -> api.PredictRequest:
+    value = json_format.ParseDict(sample, struct_pb2.Value())
+    wait = None if wait_s is None else duration_pb2.Duration(nanos=int(wait_s * 1e9))
+    return api.PredictRequest(inference_id=inference_id, sample=value, wait=wait)
+
+
+@pytest.mark.usefixtures("summing")
+async def test_a_question_gets_its_own_answer(
+    start_plane: StartPlane, kafka: KafkaSettings, topics: tuple[str, str]
+) -> None:
+    plane = await start_plane(kafka=kafka.bootstrap_servers)
+    inference = await an_inference(plane, topics)
+    asked = [
+        plane.predictions.Predict(question(inference.id, [[number, 1], [2, 3]]), timeout=30) for number in range(5)
+    ]
+    answers = [answer.prediction for answer in await asyncio.gather(*asked)]
+    assert [list(answer.values) for answer in answers] == [[number + 6.0, max(number, 3.0)] for number in range(5)]
+    assert {answer.source.topic for answer in answers} == {topics[0]}
+    assert {answer.model for answer in answers} == {"sums/1"}
+    assert len({(answer.source.partition, answer.source.offset) for answer in answers}) == 5
+    # A flat list is a row too.
+    flat = await plane.predictions.Predict(question(inference.id, [1, 2, 3, 4]), timeout=30)
+    assert list(flat.prediction.values) == [10, 4]
+
+
+@pytest.mark.usefixtures("summing")
+async def test_a_question_that_becomes_a_dead_letter_hears_why(
+    start_plane: StartPlane, kafka: KafkaSettings, topics: tuple[str, str]
+) -> None:
+    plane = await start_plane(kafka=kafka.bootstrap_servers)
+    inference = await an_inference(plane, topics)
+    with pytest.raises(InvalidArgument) as caught:
+        await plane.predictions.Predict(question(inference.id, [13, 0, 0, 0]), timeout=30)
+    assert caught.value.reason_name == "DECODE_ERROR"
+    assert caught.value.metadata["source"].startswith(f"{topics[0]}/")
+
+
+async def test_a_question_that_nobody_answers_ends_in_time(
+    start_plane: StartPlane, kafka: KafkaSettings, topics: tuple[str, str]
+) -> None:
+    plane = await start_plane(kafka=kafka.bootstrap_servers)
+    inference = await an_inference(plane, topics)
+    with pytest.raises(DeadlineExceeded) as caught:
+        await plane.predictions.Predict(question(inference.id, [1, 2, 3, 4], wait_s=0.2), timeout=30)
+    assert caught.value.reason_name == "DEADLINE"
+    assert caught.value.metadata["source"].startswith(f"{topics[0]}/")
+
+
+@pytest.mark.parametrize(
+    ("sample", "reason"),
+    [
+        ([1, 2, 3], "SCHEMA_MISMATCH"),
+        ([[1, 2], [3]], "INVALID_FIELD"),
+        ("text", "INVALID_FIELD"),
+        ({"a": 1}, "INVALID_FIELD"),
+        (None, "INVALID_FIELD"),
+    ],
+)
+async def test_a_sample_that_is_no_row_is_refused_before_it_is_sent(plane: Plane, sample: Any, reason: str) -> None:
+    inference = await an_inference(plane, ("in", "out"))
+    with pytest.raises(InvalidArgument) as caught:
+        await plane.predictions.Predict(question(inference.id, sample))
+    assert caught.value.reason_name == reason
+    assert [bad.field for bad in caught.value.fields] == ["sample"]
+
+
+async def test_a_number_that_its_type_cannot_hold_is_refused(plane: Plane) -> None:
+    config = {"data_type": "uint8", "data_reshape": "2"}
+    inference = await an_inference(plane, ("in", "out"), input_format=stream_pb2.DATA_FORMAT_RAW, input_config=config)
+    for sample in ([1, 256], [0.5, 1]):
+        with pytest.raises(InvalidArgument):
+            await plane.predictions.Predict(question(inference.id, sample))
+
+
+async def test_a_stopped_inference_is_not_asked(plane: Plane) -> None:
+    inference = await an_inference(plane, ("in", "out"))
+    stopped = inference_pb2.INFERENCE_STATE_STOPPED
+    await plane.store.write(lambda: inferences.set_state(inference.id, stopped))
+    with pytest.raises(FailedPrecondition) as caught:
+        await plane.predictions.Predict(question(inference.id, [1, 2, 3, 4]))
+    assert caught.value.metadata["state"] == "STOPPED"
+
+
+async def test_without_a_broker_a_question_says_which(plane: Plane) -> None:
+    inference = await an_inference(plane, ("in", "out"))
+    with pytest.raises(Unavailable) as caught:
+        await plane.predictions.Predict(question(inference.id, [1, 2, 3, 4]), timeout=30)
+    assert caught.value.reason_name == "KAFKA_UNAVAILABLE"
+
+
+@pytest.mark.usefixtures("summing")
+async def test_watchers_see_answers_and_the_inference(
+    start_plane: StartPlane, kafka: KafkaSettings, topics: tuple[str, str]
+) -> None:
+    plane = await start_plane(kafka=kafka.bootstrap_servers)
+    inference = await an_inference(plane, topics)
+    watches = [
+        aiter(plane.predictions.WatchPredictions(api.WatchPredictionsRequest(inference_id=inference.id)))
+        for _ in range(2)
+    ]
+    for watching in watches:
+        # The second message comes a second later, when the tail is read.
+        for _ in range(2):
+            assert (await anext(watching)).inference.name == "sums"
+    with StreamProducer(kafka, topics[0]) as producer:
+        for number in range(10):
+            producer.send(0, None, np.array([number, 0, 0, 0], np.float32).tobytes())
+        producer.flush()
+    for watching in watches:
+        seen: list[float] = []
+        async with asyncio.timeout(20):
+            while len(seen) < 10:
+                event = await anext(watching)
+                if event.HasField("prediction"):
+                    seen.append(event.prediction.values[0])
+        assert seen == [float(number) for number in range(10)]
+    await plane.store.write(lambda: inferences.set_state(inference.id, inference_pb2.INFERENCE_STATE_STOPPED))
+    async with asyncio.timeout(10):
+        rest = [event async for event in watches[0]]
+    assert rest[-1].inference.state == inference_pb2.INFERENCE_STATE_STOPPED
+
+
+async def test_a_flood_of_answers_is_sampled(
+    start_plane: StartPlane, kafka: KafkaSettings, topics: tuple[str, str]
+) -> None:
+    plane = await start_plane(kafka=kafka.bootstrap_servers)
+    inference = await an_inference(plane, topics)
+    watching = aiter(plane.predictions.WatchPredictions(api.WatchPredictionsRequest(inference_id=inference.id)))
+    for _ in range(2):
+        await anext(watching)
+    with StreamProducer(kafka, topics[1]) as producer:
+        for _ in range(5000):
+            producer.send(0, None, b'{"values": [1]}')
+        producer.flush()
+    seen = 0
+    async with asyncio.timeout(20):
+        for _ in range(3):
+            while (await anext(watching)).HasField("prediction"):
+                seen += 1
+    assert 100 <= seen <= 500
+
+
+async def test_an_unknown_inference_is_not_found(plane: Plane) -> None:
+    with pytest.raises(NotFound):
+        await plane.predictions.Predict(question(5, 1))
+    with pytest.raises(NotFound):
+        await anext(aiter(plane.predictions.WatchPredictions(api.WatchPredictionsRequest(inference_id=5))))
+
+
+class ARecord:
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def headers(self) -> None:
+        return None
+
+    def value(self) -> bytes:
+        return self._value
+
+    def timestamp(self) -> tuple[int, int]:
+        return (1, 1500)
+
+
+def test_the_shape_of_an_answer_that_is_no_vector_is_told() -> None:
+    prediction = prediction_of(ARecord(b'{"values": [[1, 2, 3], [4, 5, 6]]}'))
+    assert prediction is not None
+    assert list(prediction.values) == [1, 2, 3, 4, 5, 6]
+    assert list(prediction.shape) == [2, 3]
+    assert prediction.time.ToMilliseconds() == 1500
+
+
+@pytest.mark.parametrize("value", [b"", b"no json", b"[]", b'{"other": 1}', b'{"values": "x"}', b"\xff"])
+def test_what_is_no_answer_is_passed_over(value: bytes) -> None:
+    assert prediction_of(ARecord(value)) is None
+
+
+@pytest.mark.parametrize("text", ["", "a", "a/b/c", "a/1/-2"])
+def test_what_is_no_source_is_none(text: str) -> None:
+    assert source_of(text) is None
