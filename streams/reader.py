@@ -20,6 +20,7 @@ from headrace.v1 import error_pb2
 from headrace.v1.stream_pb2 import OffsetRange
 from streams.control import STREAM_HEADER
 from streams.kafka import (
+    REQUEST_TIMEOUT_S,
     KafkaSettings,
     LogEnds,
     as_headrace_error,
@@ -41,6 +42,7 @@ Place = tuple[str, int]
 # How often the log's ends are asked for while records are not yet written.
 _ASK_EVERY_S = 0.25
 _POLL_S = 0.25
+_FILL_S = 0.01
 # A batch has at most so many records and, by the size of those before, about so many bytes: memory is bounded.
 _MAX_BATCH = 10_000
 _FIRST_BATCH = 500
@@ -191,7 +193,9 @@ class RangeReader:
 
     def _first_missing(self) -> tuple[OffsetRange, LogEnds] | None:
         """The first range that is not yet written in full. Raises for those that never will be."""
-        ends = {topic: log_ends(self._kafka, topic) for topic in sorted({one.topic for one in self._ranges})}
+        timeout_s = min(REQUEST_TIMEOUT_S, max(1.0, self._wait_s))
+        topics = sorted({one.topic for one in self._ranges})
+        ends = {topic: log_ends(self._kafka, topic, timeout_s) for topic in topics}
         missing, written = None, 0
         for one in self._ranges:
             if one.partition not in ends[one.topic]:
@@ -221,7 +225,7 @@ class RangeReader:
         while open_partitions:
             if self._stop.is_set():
                 raise _cancelled()
-            messages = self._open_consumer.consume(self._batch_size, _POLL_S)
+            messages = self._poll()
             if messages:
                 batch = self._take(messages)
                 self._batch_size = _next_batch_size(batch)
@@ -233,6 +237,13 @@ class RangeReader:
                     last_progress = time.monotonic()  # the caller's time is not the cluster's
             elif time.monotonic() - last_progress > self._wait_s:
                 self._explain_silence()
+
+    def _poll(self) -> list[Message]:
+        """Waits for one message and then hardly for more: `consume` would wait for a full batch at the end."""
+        messages = self._open_consumer.consume(1, _POLL_S)
+        if messages and self._batch_size > 1:
+            messages += self._open_consumer.consume(self._batch_size - 1, _FILL_S)
+        return messages
 
     def _take(self, messages: list[Message]) -> RecordBatch:
         """The records of the ranges and of the stream; notes positions and handles events."""

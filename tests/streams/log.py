@@ -1,0 +1,70 @@
+"""Writing and looking at the log, for tests."""
+
+from collections.abc import Iterable, Sequence
+
+from confluent_kafka import TopicPartition
+
+from headrace.v1.stream_pb2 import OffsetRange
+from streams.kafka import Headers, KafkaSettings, Message
+from streams.reader import RangeReader
+from streams.writer import StreamProducer, TransactionalWriter
+
+STREAM_KEY = "headrace-stream"
+
+
+def write(
+    kafka: KafkaSettings, topic: str, values: Iterable[bytes], *, partition: int = 0, stream_key: str = ""
+) -> None:
+    """Write the values to one partition and wait for them."""
+    headers: Headers | None = [(STREAM_KEY, stream_key)] if stream_key else None
+    # Half a second faster: an idempotent producer asks for an id first.
+    settings = {"enable.idempotence": False, "linger.ms": 0}
+    with StreamProducer(kafka, topic, headers=headers, settings=settings) as producer:
+        for value in values:
+            producer.send(partition, None, value)
+        producer.flush()
+
+
+def write_in_transaction(
+    writer: TransactionalWriter, topic: str, values: Sequence[bytes], *, commit: bool, partition: int = 0
+) -> None:
+    """Write the values and a marker behind them. What is aborted is in the log, too."""
+    writer.begin()
+    for value in values:
+        writer.produce(topic, None, value, partition=partition)
+    flush(writer)
+    if commit:
+        writer.commit()
+    else:
+        writer.abort()
+
+
+def flush(writer: TransactionalWriter) -> None:
+    """Send what is produced, so that it is in the log whatever becomes of the transaction."""
+    assert writer._producer is not None
+    writer._producer.flush()
+
+
+def delete_before(kafka: KafkaSettings, topic: str, offset: int, partition: int = 0) -> None:
+    """What retention does."""
+    admin = kafka.admin()
+    for deleted in admin.delete_records([TopicPartition(topic, partition, offset)]).values():
+        deleted.result()
+
+
+def offset_range(topic: str, start: int, end: int, partition: int = 0) -> OffsetRange:
+    return OffsetRange(topic=topic, partition=partition, start=start, end=end)
+
+
+def read(kafka: KafkaSettings, *ranges: OffsetRange, stream_key: str = "", wait_s: float = 10.0) -> list[Message]:
+    """The records of the ranges, without the check before."""
+    with RangeReader(kafka, ranges, stream_key=stream_key, wait_s=wait_s) as reader:
+        return [message for batch in reader.batches() for message in batch]
+
+
+def offsets(messages: Iterable[Message]) -> list[int | None]:
+    return [message.offset() for message in messages]
+
+
+def values(messages: Iterable[Message]) -> list[bytes | None]:
+    return [message.value() for message in messages]
