@@ -15,8 +15,8 @@ from streams.kafka import KafkaSettings
 
 def main() -> None:
     """Wires the recorder and runs it."""
-    settings = load(Settings, os.environ)
     logs.configure("logger")
+    settings = load(Settings, os.environ)
     with stop_on_signals() as stop, connect(settings.address) as channel:
         recorder = Recorder(KafkaSettings(settings.kafka), settings.control_topic, StreamCatalogStub(channel))
         with metrics_endpoint(settings.metrics_listen, ready=lambda: recorder.ready):

@@ -11,6 +11,7 @@ import threading
 
 import prometheus_client
 
+from headrace import logs
 from headrace.errors import DeadlineExceeded, HeadraceError, InvalidArgument, ResourceExhausted, Unavailable
 from headrace.failpoints import fail_at
 from headrace.v1.stream_catalog_pb2 import GetRecordedPositionsRequest, RecordStreamRequest
@@ -24,8 +25,12 @@ from streams.writer import BatchProducer
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-RETRY_S = 0.5
+# A stop waits for at most so long while the broker is away.
+KAFKA_WAIT_S = 3.0
+FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 5.0
 DEAD_LETTER_SUFFIX = ".dead-letters"
+ERROR_MESSAGE_BYTES = 1024
 
 RECORDED = prometheus_client.Counter("headrace_logger_recorded_total", "Messages recorded as streams")
 REFUSED = prometheus_client.Counter("headrace_logger_refused_total", "Messages that are no announcement")
@@ -38,6 +43,7 @@ class Recorder:
         self._kafka, self._topic, self._catalog = kafka, topic, catalog
         self._dead_letter_topic = topic + DEAD_LETTER_SUFFIX
         self._ready = threading.Event()
+        self._retry_s, self._told = FIRST_RETRY_S, ""
 
     @property
     def ready(self) -> bool:
@@ -45,17 +51,20 @@ class Recorder:
         return self._ready.is_set()
 
     def run(self, stop: threading.Event) -> None:
-        """Records until `stop` is set. A Kafka or a control plane that is away is waited for."""
+        """Records until `stop` is set. Whatever fails is tried again from the recorded positions, for as long as it
+        takes: a message may wait, but it is never passed over.
+        """
         while not stop.is_set():
             try:
                 self._follow(stop)
-            except (Unavailable, DeadlineExceeded, ResourceExhausted) as error:
+            except HeadraceError as error:
                 self._ready.clear()
-                log.warning("waiting for Kafka or the control plane", extra={"cause": str(error)})
-                stop.wait(RETRY_S)
+                self._tell(error)
+                stop.wait(self._retry_s)
+                self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
 
     def _follow(self, stop: threading.Event) -> None:
-        ensure_topics(self._kafka, {self._topic: 1, self._dead_letter_topic: 1})
+        ensure_topics(self._kafka, {self._topic: 1, self._dead_letter_topic: 1}, timeout_s=KAFKA_WAIT_S)
         request = GetRecordedPositionsRequest(topic=self._topic)
         positions = dict(self._catalog.GetRecordedPositions(request).next_offsets)
         with TopicFollower(self._kafka, self._topic, positions) as follower, BatchProducer(self._kafka) as dead_letters:
@@ -63,6 +72,15 @@ class Recorder:
             log.info("following", extra={"topic": self._topic, "positions": positions})
             while not stop.is_set():
                 self.step(follower, dead_letters)
+                self._retry_s, self._told = FIRST_RETRY_S, ""
+
+    def _tell(self, error: HeadraceError) -> None:
+        """Once per cause, however often it is tried."""
+        if error.reason_name == self._told:
+            return
+        self._told = error.reason_name
+        passes = isinstance(error, Unavailable | DeadlineExceeded | ResourceExhausted)
+        log.log(logging.WARNING if passes else logging.ERROR, "recording waits", extra=logs.error_fields(error))
 
     def step(self, follower: TopicFollower, dead_letters: BatchProducer) -> None:
         """One turn: the messages at hand, each recorded. What was not recorded when it raises is read again."""
@@ -91,18 +109,27 @@ class Recorder:
     def _refuse(
         self, message: Message, source: StreamSource, error: HeadraceError, dead_letters: BatchProducer
     ) -> None:
-        log.warning("a control message is refused", extra={"offset": source.offset, "cause": str(error)})
-        headers: Headers = [
-            *headers_of(message),
-            ("headrace-error", error.reason_name.encode()),
-            ("headrace-error-message", error.message[:1024].encode()),
-            ("headrace-source", f"{source.topic}/{source.partition}/{source.offset}".encode()),
-        ]
-        dead_letters.produce(self._dead_letter_topic, message.key(), message.value(), headers)
-        dead_letters.flush()
+        log.warning("a control message is refused", extra={"offset": source.offset, **logs.error_fields(error)})
+        self._send_dead_letter(message, source, error, dead_letters)
         fail_at("after_dead_letter")
         self._catalog.RecordStream(RecordStreamRequest(source=source))
         REFUSED.inc()
+
+    def _send_dead_letter(
+        self, message: Message, source: StreamSource, error: HeadraceError, dead_letters: BatchProducer
+    ) -> None:
+        headers: Headers = [
+            *headers_of(message),
+            ("headrace-error", error.reason_name.encode()),
+            ("headrace-error-message", error.message.encode()[:ERROR_MESSAGE_BYTES]),
+            ("headrace-source", f"{source.topic}/{source.partition}/{source.offset}".encode()),
+        ]
+        try:
+            dead_letters.produce(self._dead_letter_topic, message.key(), message.value(), headers)
+        except InvalidArgument:
+            # As large as a message may be, it has no room for the reason. Its source says where the whole one is.
+            dead_letters.produce(self._dead_letter_topic, None, None, headers[-3:])
+        dead_letters.flush()
 
 
 def _source(message: Message) -> StreamSource:

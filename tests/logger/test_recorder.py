@@ -7,22 +7,23 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from cli.broker import Broker
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.server import serving
 from headrace.v1 import error_pb2, stream_catalog_pb2, stream_pb2
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogServicer, add_StreamCatalogServicer_to_server
 from streams import control
 from streams.follow import TopicFollower
-from streams.kafka import KafkaSettings
+from streams.kafka import KafkaSettings, Message, headers_of, partitions_of
 from streams.writer import BatchProducer
 from tests.support import eventually, free_port
 
@@ -34,6 +35,7 @@ class Catalog(StreamCatalogServicer):
     """Keeps every source once, and what it announced."""
 
     announcements: dict[Place, stream_pb2.StreamAnnouncement | None] = field(default_factory=dict)
+    failing: set[int] = field(default_factory=set)
     calls: int = 0
 
     async def GetRecordedPositions(self, request: Any, context: Any) -> Any:
@@ -47,6 +49,8 @@ class Catalog(StreamCatalogServicer):
         if request.announcement.deployment_id == 666:
             violation = FieldViolation("announcement.ranges", "they are reversed")
             raise InvalidArgument(error_pb2.REASON_INVALID_RANGE, "reversed", fields=[violation])
+        if request.announcement.deployment_id in self.failing:
+            raise ZeroDivisionError
         source = request.source
         place = (source.topic, source.partition, source.offset)
         created = place not in self.announcements
@@ -82,7 +86,9 @@ def catalog_on(port: int, catalog: Catalog) -> Iterator[None]:
 
 
 @contextmanager
-def logger_process(kafka: KafkaSettings, port: int, topic: str, metrics: int = 0, **more: str) -> Iterator[Any]:
+def logger_process(
+    kafka: KafkaSettings, port: int, topic: str, metrics: int = 0, more: Mapping[str, str] | None = None
+) -> Iterator[Any]:
     """`python -P -m logger`, killed at the end unless it has ended."""
     environment = {
         **os.environ,
@@ -90,7 +96,7 @@ def logger_process(kafka: KafkaSettings, port: int, topic: str, metrics: int = 0
         "HEADRACE_KAFKA": kafka.bootstrap_servers,
         "HEADRACE_CONTROL_TOPIC": topic,
         "HEADRACE_METRICS_LISTEN": f"127.0.0.1:{metrics}" if metrics else "",
-        **more,
+        **(more or {}),
     }
     process = subprocess.Popen([sys.executable, "-P", "-m", "logger"], env=environment)
     try:
@@ -127,16 +133,16 @@ def test_every_message_of_both_dialects_is_recorded_once_from_the_start_of_the_t
     name, port, metrics, catalog = topic(), free_port(), free_port(), Catalog()
     announce(kafka, name, 1, 2, 300)
     with catalog_on(port, catalog), logger_process(kafka, port, name, metrics) as process:
-        eventually(lambda: len(catalog.deployments) == 3, timeout_s=20)
+        eventually(lambda: len(catalog.deployments) == 3, timeout_s=40)
         announce(kafka, name, 4)
-        eventually(lambda: catalog.deployments == [1, 2, 300, 4], timeout_s=20)
+        eventually(lambda: catalog.deployments == [1, 2, 300, 4], timeout_s=40)
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz") as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     with catalog_on(port, catalog), logger_process(kafka, port, name):
         announce(kafka, name, 5)
-        eventually(lambda: catalog.deployments == [1, 2, 300, 4, 5], timeout_s=20)
+        eventually(lambda: catalog.deployments == [1, 2, 300, 4, 5], timeout_s=40)
     assert catalog.calls == 5
 
 
@@ -151,21 +157,19 @@ def test_what_is_no_announcement_becomes_a_dead_letter_and_the_rest_goes_on(
         producer.flush()
     announce(kafka, name, 666, 3)
     with catalog_on(port, catalog), logger_process(kafka, port, name):
-        eventually(lambda: catalog.deployments == [3], timeout_s=20)
+        eventually(lambda: catalog.deployments == [3], timeout_s=40)
         assert len(catalog.announcements) == 5
-    with TopicFollower(kafka, name + ".dead-letters", {}) as follower:
-        letters = follower.read(10)
-    assert [dict(letter.headers() or [])["headrace-source"] for letter in letters] == [
+    letters = dead_letters_of(kafka, name)
+    assert [dict(headers_of(letter))["headrace-source"] for letter in letters] == [
         f"{name}/0/{offset}".encode() for offset in (0, 1, 2, 3)
     ]
-    first = dict(letters[0].headers() or [])
+    first = dict(headers_of(letters[0]))
     assert (letters[0].key(), letters[0].value(), first["trace"]) == (b"\x01", b"{ not json", b"7")
-    assert dict(letters[3].headers() or [])["headrace-error"] == b"INVALID_RANGE"
+    assert dict(headers_of(letters[3]))["headrace-error"] == b"INVALID_RANGE"
 
 
-@pytest.mark.parametrize("place", ["before_record", "after_record", "after_dead_letter"])
-def test_a_kill_between_two_steps_loses_and_doubles_nothing(
-    kafka: KafkaSettings, topic: Callable[..., str], tmp_path: Path, place: str
+def test_kills_between_the_steps_lose_and_double_nothing(
+    kafka: KafkaSettings, topic: Callable[..., str], tmp_path: Path
 ) -> None:
     name, port, catalog = topic(), free_port(), Catalog()
     announce(kafka, name, 1, 2)
@@ -173,20 +177,153 @@ def test_a_kill_between_two_steps_loses_and_doubles_nothing(
         producer.produce(name, None, b"nonsense")
         producer.flush()
     announce(kafka, name, 3)
+    places = ("before_record", "after_record", "after_dead_letter")
+    fail = {"HEADRACE_FAIL": ",".join(f"{place}:exit" for place in places), "HEADRACE_FAIL_FOLDER": str(tmp_path)}
     with catalog_on(port, catalog):
-        with logger_process(kafka, port, name, HEADRACE_FAIL=f"{place}:exit@1") as process:
-            assert process.wait(20) == -signal.SIGKILL
-        with logger_process(kafka, port, name):
-            eventually(lambda: catalog.deployments == [1, 2, 3], timeout_s=20)
+        for _ in places:
+            with logger_process(kafka, port, name, more=fail) as process:
+                assert process.wait(40) == -signal.SIGKILL
+        with logger_process(kafka, port, name, more=fail):
+            eventually(lambda: catalog.deployments == [1, 2, 3], timeout_s=40)
+    assert len(catalog.announcements) == 4
 
 
-def test_a_control_plane_and_a_broker_that_are_away_at_the_start_are_waited_for(
+def test_a_control_plane_that_is_away_is_waited_for_at_the_start_and_later(
+    kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    name, port, metrics, catalog = topic(), free_port(), free_port(), Catalog()
+    announce(kafka, name, 1)
+    with logger_process(kafka, port, name, metrics) as process:
+        eventually(lambda: status_of(metrics, "/healthz") == 200, timeout_s=40)
+        assert status_of(metrics, "/readyz") == 503
+        with catalog_on(port, catalog):
+            eventually(lambda: catalog.deployments == [1], timeout_s=40)
+            eventually(lambda: status_of(metrics, "/readyz") == 200, timeout_s=40)
+        announce(kafka, name, 2, 3)
+        eventually(lambda: status_of(metrics, "/readyz") == 503, timeout_s=40)
+        with catalog_on(port, catalog):
+            eventually(lambda: catalog.deployments == [1, 2, 3], timeout_s=40)
+        assert process.poll() is None
+
+
+def test_a_broker_that_is_away_is_waited_for_at_the_start_and_later(tmp_path: Path) -> None:
+    broker = Broker(tmp_path, port=free_port(), stop_with_parent=True)
+    kafka, name, port, metrics, catalog = (
+        KafkaSettings(broker.bootstrap_servers),
+        "c",
+        free_port(),
+        free_port(),
+        Catalog(),
+    )
+    with killed_at_the_end(broker), catalog_on(port, catalog), logger_process(kafka, port, name, metrics) as process:
+        eventually(lambda: status_of(metrics, "/healthz") == 200, timeout_s=40)
+        for deployment_id in (1, 2):
+            assert status_of(metrics, "/readyz") == (503 if deployment_id == 1 else 200)
+            broker.start()
+            broker.wait_ready()
+            eventually(lambda: status_of(metrics, "/readyz") == 200, timeout_s=40)
+            announce(kafka, name, deployment_id)
+            eventually(lambda: catalog.deployments[-1:] == [deployment_id], timeout_s=40)  # noqa: B023 - called here
+            broker.kill()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    assert catalog.deployments == [1, 2]
+
+
+def test_a_stop_is_obeyed_while_nothing_answers(kafka: KafkaSettings) -> None:
+    nobody = KafkaSettings(f"127.0.0.1:{free_port()}")
+    for settings in (nobody, kafka):
+        metrics = free_port()
+        with logger_process(settings, free_port(), "control", metrics) as process:
+            eventually(lambda: status_of(metrics, "/healthz") == 200, timeout_s=40)  # noqa: B023 - called here
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+
+
+def test_what_the_control_plane_fails_on_by_a_bug_is_not_passed_over(
+    kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    name, port, catalog = topic(), free_port(), Catalog(failing={2})
+    announce(kafka, name, 1, 2, 3)
+    with catalog_on(port, catalog), logger_process(kafka, port, name) as process:
+        eventually(lambda: catalog.calls > 2, timeout_s=40)
+        assert catalog.deployments == [1]
+        catalog.failing.clear()
+        eventually(lambda: catalog.deployments == [1, 2, 3], timeout_s=40)
+        assert process.poll() is None
+
+
+def test_missing_topics_are_made_and_a_bare_topic_is_an_open_ended_stream(kafka: KafkaSettings) -> None:
+    name, port, metrics, catalog = f"control-{uuid.uuid4().hex}", free_port(), free_port(), Catalog()
+    with catalog_on(port, catalog), logger_process(kafka, port, name, metrics):
+        eventually(lambda: status_of(metrics, "/readyz") == 200, timeout_s=40)
+        assert partitions_of(kafka, name) == [0]
+        with BatchProducer(kafka) as producer:
+            producer.produce(name, b"\x05", json.dumps({"topic": "sensors", "input_format": "RAW"}).encode())
+            producer.flush()
+        eventually(lambda: catalog.deployments == [5], timeout_s=40)
+    (announced,) = catalog.announcements.values()
+    assert announced is not None
+    assert (list(announced.open_topics), announced.incremental, len(announced.ranges)) == (["sensors"], True, 0)
+
+
+def test_a_message_too_large_to_be_copied_leaves_a_dead_letter_that_says_where_it_is(
     kafka: KafkaSettings, topic: Callable[..., str]
 ) -> None:
     name, port, catalog = topic(), free_port(), Catalog()
-    announce(kafka, name, 1)
-    with logger_process(kafka, port, name) as process:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(2)
-        with catalog_on(port, catalog):
-            eventually(lambda: catalog.deployments == [1], timeout_s=20)
+    with BatchProducer(kafka, settings={"message.max.bytes": 1_048_000, "compression.type": "none"}) as producer:
+        producer.produce(name, b"\x01", b"x" * 1_040_000)
+        producer.flush()
+    announce(kafka, name, 3)
+    with catalog_on(port, catalog), logger_process(kafka, port, name):
+        eventually(lambda: catalog.deployments == [3], timeout_s=40)
+    (letter,) = dead_letters_of(kafka, name)
+    assert (letter.key(), letter.value()) == (None, None)
+    assert dict(headers_of(letter))["headrace-source"] == f"{name}/0/0".encode()
+    assert dict(headers_of(letter))["headrace-error"] == b"MALFORMED_REQUEST"
+
+
+def test_messages_of_several_partitions_are_recorded_once_each(kafka: KafkaSettings, topic: Callable[..., str]) -> None:
+    name, port, catalog = topic(partitions=3), free_port(), Catalog()
+    ids = list(range(1, 31))
+    announce(kafka, name, *ids[:15])
+    for part in (ids[:15], ids):
+        if part is ids:
+            announce(kafka, name, *ids[15:])
+        with catalog_on(port, catalog), logger_process(kafka, port, name):
+            eventually(lambda: sorted(catalog.deployments) == part, timeout_s=40)  # noqa: B023 - called here
+    assert catalog.calls == len(ids)
+
+
+def test_wrong_settings_are_told_at_once() -> None:
+    environment = {**os.environ, "HEADRACE_ADDRESS": "nowhere"}
+    environment.pop("HEADRACE_KAFKA", None)
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "logger"], env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert ended.returncode == 2
+    assert [line.split(" ", 1)[0] for line in ended.stderr.splitlines()] == ["HEADRACE_ADDRESS", "HEADRACE_KAFKA"]
+
+
+def status_of(port: int, path: str) -> int:
+    """The status of the logger's HTTP endpoint; 0 while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+@contextmanager
+def killed_at_the_end(broker: Broker) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        broker.kill()
+
+
+def dead_letters_of(kafka: KafkaSettings, topic: str) -> list[Message]:
+    with TopicFollower(kafka, topic + ".dead-letters", {}) as follower:
+        return follower.read(10)
