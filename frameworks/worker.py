@@ -39,13 +39,17 @@ EXTRAS = {"tensorflow": "tensorflow", "pytorch": "torch"}
 
 
 def main() -> None:
-    """Serves one feeder."""
-    name, request_fd, answer_fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    """Serves one feeder with the framework of the command line."""
+    serve(lambda: _framework(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+
+
+def serve(make: Callable[[], Framework], request_fd: int, answer_fd: int) -> None:
+    """Imports and warms a framework, then answers requests until there are no more."""
     pipes = Pipes(_private(request_fd), _private(answer_fd))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         with _muted():
-            framework = _framework(name)
+            framework = make()
             framework.warm_up()
     except Failure as failure:
         pipes.send_error(failure)

@@ -145,7 +145,10 @@ class FrameDecoder:
         layouts = [_parse_layout(layout) for layout in self._header["arrays"]]
         if sum(math.prod(shape) * dtype.itemsize for _, dtype, shape in layouts) != self._body_bytes:
             raise FrameError("the body's size is not that of the arrays in the header")
-        self._arrays = {name: np.empty(shape, dtype) for name, dtype, shape in layouts}
+        try:
+            self._arrays = {name: np.empty(shape, dtype) for name, dtype, shape in layouts}
+        except (ValueError, MemoryError) as error:
+            raise FrameError(f"an array that cannot be: {error}") from error
         if len(self._arrays) != len(layouts):
             raise FrameError("two arrays have one name")
         self._waiting = [array for array in self._arrays.values() if array.nbytes]

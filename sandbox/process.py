@@ -96,6 +96,11 @@ class WorkerProcess:
         self.output = OutputDrain(output, limits, on_output, self._end_flood)
         self.pid = self._first_report()
 
+    @property
+    def alive(self) -> bool:
+        """Whether its warden still watches it."""
+        return self._warden.poll() is None
+
     def interrupt(self) -> None:
         """Asks the worker to stop at its next good moment (SIGTERM)."""
         self._command(b"t")
@@ -186,8 +191,8 @@ def _wide_pipe() -> tuple[int, int]:
 
 def _start_warden(config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
     fds = (*config["worker_fds"], config["output_fd"], config["status_fd"])
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", warden.__file__, json.dumps(config)],
+    started = subprocess.Popen(
+        [sys.executable, "-I", "-S", warden.__file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env={},
@@ -195,3 +200,6 @@ def _start_warden(config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         bufsize=0,
         start_new_session=True,
     )
+    if started.stdin is not None:
+        started.stdin.write(json.dumps(config).encode() + b"\n")
+    return started

@@ -75,9 +75,13 @@ FOREVER_S = 10.0 * 365 * 86400
 class WorkerSession:
     """One worker with one framework. One call at a time; `interrupt` and `kill` may come from any thread."""
 
-    def __init__(self, process: WorkerProcess, limits: Limits) -> None:
+    def __init__(self, process: WorkerProcess, limits: Limits, folder: Path) -> None:
         self._process = process
         self._limits = limits
+        self.folder = folder
+        """The worker's home. It stays when the worker has ended."""
+        # Whoever closes the pipes waits for whoever still reads them.
+        self._conversation = threading.RLock()
         self._channel = Channel(process.request_fd, process.answer_fd, limit_bytes=FRAME_LIMIT_BYTES)
         self._failure: HeadraceError | None = None
         self._oom_kills = oom_kills()
@@ -102,7 +106,7 @@ class WorkerSession:
         limits = limits or Limits()
         command = [sys.executable, "-P", "-s", "-m", "frameworks.worker", framework]
         process = WorkerProcess(command, limits=limits, folder=folder, threads=threads, on_output=on_output)
-        return cls(process, limits)
+        return cls(process, limits, folder)
 
     def __enter__(self) -> WorkerSession:
         return self
@@ -118,6 +122,11 @@ class WorkerSession:
         return self._process.pid
 
     @property
+    def alive(self) -> bool:
+        """Whether the worker has neither ended nor failed, as far as anybody can see."""
+        return self._failure is None and self._process.alive
+
+    @property
     def output(self) -> str:
         """What the code printed so far, cut at the limit."""
         return self._process.output.text
@@ -130,9 +139,11 @@ class WorkerSession:
     def close(self) -> None:
         """Ends the worker and everything that it started. Called by the end of the with block."""
         self.kill()
-        if not self._closed:
-            self._closed = True
-            self._channel.close()
+        with self._conversation:
+            self._failure = self._failure or Cancelled(error_pb2.REASON_CANCELLED, "the worker was stopped")
+            if not self._closed:
+                self._closed = True
+                self._channel.close()
 
     def kill(self) -> Ending:
         """Ends the worker and everything that it started, now. A call that waits for it raises CANCELLED."""
@@ -282,15 +293,19 @@ class WorkerSession:
             return FitEpoch(int(fields["number"]), metrics, int(fields["step"]))
 
     def _next_of_fit(self, end: float, timeout_s: float, stop: threading.Event | None) -> Frame:
-        while not self._channel.ready(min(end, time.monotonic() + STOP_INTERVAL_S)):
+        arrived = False
+        while not arrived and time.monotonic() < end:
             if stop is not None and stop.is_set():
                 self._stop_fit()
-            if time.monotonic() >= end:
-                break  # Receiving finds out the same and fails as it should.
+            arrived = self._arrived(min(end, time.monotonic() + STOP_INTERVAL_S))
         frame = self._receive_any(end, "the training", timeout_s)
         if frame.kind not in ("progress", "epoch", "result"):
             raise self._fail(protocol_error(f"a {frame.kind!r:.40} during a training"))
         return frame
+
+    def _arrived(self, until: float) -> bool:
+        with self._typed_failures("the training", STOP_INTERVAL_S):
+            return self._channel.ready(until)
 
     def _stop_fit(self) -> NoReturn:
         self.interrupt()
@@ -337,16 +352,17 @@ class WorkerSession:
     @contextmanager
     def _typed_failures(self, what: str, timeout_s: float) -> Iterator[None]:
         """Turns every way in which a pipe can fail into the right error, and the worker's end into a lasting one."""
-        if self._failure is not None:
-            raise self._failure
-        try:
-            yield
-        except TimeoutError as error:
-            raise self._fail(deadline_error(what, timeout_s)) from error
-        except FrameError as error:
-            raise self._fail(protocol_error(str(error))) from error
-        except ChannelClosedError as error:
-            raise self._fail(self._why_closed()) from error
+        with self._conversation:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                yield
+            except TimeoutError as error:
+                raise self._fail(deadline_error(what, timeout_s)) from error
+            except FrameError as error:
+                raise self._fail(protocol_error(str(error))) from error
+            except ChannelClosedError as error:
+                raise self._fail(self._why_closed()) from error
 
     @contextmanager
     def _well_formed(self, what: str) -> Iterator[None]:

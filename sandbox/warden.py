@@ -6,7 +6,7 @@ reports. It is the subreaper of the tree: a daemon that forked twice into a sess
 does not escape.
 
 Runs as a file, isolated, on the standard library alone: it starts in milliseconds and holds nothing worth stealing.
-Its first argument is the configuration of `sandbox.process` in JSON. The control pipe is its standard input: `t` asks
+The control pipe is its standard input: first one line, the configuration of `sandbox.process` in JSON; then `t` asks
 the worker to stop (SIGTERM), `k` or its end kills. Reports are JSON lines on the status pipe.
 """
 
@@ -37,7 +37,7 @@ Config = dict[str, Any]
 
 def main() -> None:
     """Starts the worker of the configuration, watches it to its end, reports."""
-    config = json.loads(sys.argv[1])
+    config = _read_config()
     status = config["status_fd"]
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     worker = _start_worker(config)
@@ -48,6 +48,17 @@ def main() -> None:
     ending = _kill_tree(worker)
     ending["peak_bytes"] = max(peak, ending["peak_bytes"])
     _report(status, {"verdict": verdict, **ending})
+
+
+def _read_config() -> Config:
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(0, 1)  # Not a byte too many: what follows is for _watch.
+        if not more:
+            sys.exit(0)  # The feeder is gone before it began.
+        line += more
+    config: Config = json.loads(line)
+    return config
 
 
 def _prctl(option: int, value: int) -> None:
@@ -114,8 +125,11 @@ def _connect(config: Config) -> None:
     os.dup2(nothing, 0)
     os.dup2(config["output_fd"], 1)
     os.dup2(config["output_fd"], 2)
-    for fd in config["worker_fds"]:
-        os.set_inheritable(fd, True)
+    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
+        if fd > 2 and fd not in config["worker_fds"]:
+            # The one that listed the folder is closed already.
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
 
 def _watch(worker: int, limits: Config) -> tuple[str | None, int]:
