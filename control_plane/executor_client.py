@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from headrace.client import connect_async
-from headrace.errors import FieldViolation, InvalidArgument, Unavailable
+from headrace.errors import FieldViolation, InvalidArgument, Unavailable, Unimplemented
 from headrace.v1 import code_executor_pb2, deployment_pb2, error_pb2, model_pb2
 from headrace.v1.code_executor_pb2_grpc import CodeExecutorStub
 
 VALIDATION_TIMEOUT_S = 120.0
 
 FRAMEWORK_NAMES = {model_pb2.FRAMEWORK_TENSORFLOW: "TensorFlow", model_pb2.FRAMEWORK_PYTORCH: "PyTorch"}
+EXTRAS = {model_pb2.FRAMEWORK_TENSORFLOW: "tensorflow", model_pb2.FRAMEWORK_PYTORCH: "torch"}
 
 
 class ExecutorClient:
@@ -51,6 +52,8 @@ class ExecutorClient:
         return answer
 
     def _stub(self, framework: model_pb2.Framework) -> CodeExecutorStub:
+        if framework not in self._stubs:
+            raise _not_installed(framework)
         return self._stubs[framework]
 
     def _away(self, framework: model_pb2.Framework, error: Unavailable) -> Unavailable:
@@ -69,13 +72,24 @@ class ExecutorClient:
 
 @asynccontextmanager
 async def executors_at(addresses: Mapping[int, str]) -> AsyncIterator[ExecutorClient]:
-    """Channels to the executors (framework to HOST:PORT); each connects with its first call."""
+    """Channels to the executors (framework to HOST:PORT; empty: not installed); each connects with its first call."""
     async with AsyncExitStack() as stack:
         stubs = {
             framework: CodeExecutorStub(await stack.enter_async_context(connect_async(address)))
             for framework, address in addresses.items()
+            if address
         }
         yield ExecutorClient(addresses, stubs)
+
+
+def _not_installed(framework: model_pb2.Framework) -> Unimplemented:
+    name = FRAMEWORK_NAMES[framework]
+    return Unimplemented(
+        error_pb2.REASON_NOT_INSTALLED,
+        f"{name} is not installed on this platform; install it with: pip install 'headrace[{EXTRAS[framework]}]', "
+        "and start the platform again",
+        framework=name,
+    )
 
 
 def wrong_code(diagnostics: Sequence[code_executor_pb2.Diagnostic]) -> InvalidArgument:
