@@ -44,18 +44,28 @@ def store(result_id: int, attempt: int, events: Sequence[ReportRequest]) -> Posi
     row = row_of(ResultRow, result_id)
     if _is_fenced(row, attempt):
         return _fenced(row, attempt)
-    gap = False
-    for event in sorted(events, key=lambda event: event.seq):
-        if event.seq > row.acked_seq + 1:
-            gap = True
-            break
-        if event.seq == row.acked_seq + 1:
-            row.acked_seq = event.seq
+    new, gap = _next_events(events, row.acked_seq)
+    last_progress = max((event.seq for event in new if event.HasField("progress")), default=0)
+    for event in new:
+        row.acked_seq = event.seq
+        if not event.HasField("progress") or event.seq == last_progress:
             _apply(row, event)
-            if is_final(row.state):
-                break
+        if is_final(row.state):
+            break
     row.save()
     return Position(acked_seq=row.acked_seq, resume_from=row.acked_seq + 1 if gap else 0)
+
+
+def _next_events(events: Sequence[ReportRequest], acked_seq: int) -> tuple[list[ReportRequest], bool]:
+    """Those that follow `acked_seq` without a gap, in order; and whether others are behind a gap."""
+    new: list[ReportRequest] = []
+    for event in sorted(events, key=lambda event: event.seq):
+        expected = acked_seq + len(new) + 1
+        if event.seq > expected:
+            return new, True
+        if event.seq == expected:
+            new.append(event)
+    return new, False
 
 
 def _is_fenced(row: ResultRow, attempt: int) -> bool:
@@ -114,9 +124,10 @@ def _apply_epoch(row: ResultRow, reported: result_pb2.Epoch) -> None:
     epoch.CopyFrom(reported)
     epoch.result_id = row.id
     epoch.attempt = row.attempt
-    superseded = (EventRow.epoch >= epoch.number) & (EventRow.attempt < row.attempt)
-    again = EventRow.epoch == epoch.number
-    EventRow.delete().where(EventRow.result_id == row.id, superseded | again).execute()
+    if epoch.number <= row.best_epoch:
+        superseded = (EventRow.epoch >= epoch.number) & (EventRow.attempt < row.attempt)
+        again = EventRow.epoch == epoch.number
+        EventRow.delete().where(EventRow.result_id == row.id, superseded | again).execute()
     results.add_event(row, result_pb2.ResultEvent(epoch=epoch), epoch=epoch.number)
     _remember_metrics(row, epoch.metrics)
     if epoch.number > row.best_epoch:

@@ -11,11 +11,12 @@ from google.rpc import status_pb2
 from control_plane.store import changes
 from control_plane.store.changes import Kind
 from control_plane.store.clock import now_us
+from control_plane.store.connections import database
 from control_plane.store.lookups import in_use, row_of
 from control_plane.store.rows import (
     artifact_message,
     error_bytes,
-    event_message,
+    number_event,
     parse,
     parse_error,
     result_message,
@@ -25,7 +26,6 @@ from control_plane.store.tables import (
     AliasRow,
     ArtifactRow,
     DeploymentRow,
-    EventRow,
     InferenceRow,
     ModelRow,
     ResultRow,
@@ -239,15 +239,16 @@ def add_event(
     row: ResultRow, kind: result_pb2.ResultEvent, *, epoch: int | None = None, is_progress: bool = False
 ) -> None:
     """Append what happened to the events that watchers see. `kind` has only its oneof set."""
-    event = EventRow.create(
-        result_id=row.id,
-        attempt=row.attempt,
-        time=now_us(),
-        kind_pb=kind.SerializeToString(),
-        epoch=epoch,
-        is_progress=is_progress,
+    now = now_us()
+    # By hand: reports come by the thousand, and building this statement costs fifty times as much as running it.
+    inserted = database.execute_sql(  # type: ignore[no-untyped-call]
+        "INSERT INTO result_event (result_id, attempt, time, kind_pb, epoch, is_progress) VALUES (?, ?, ?, ?, ?, ?)",
+        (row.id, row.attempt, now, kind.SerializeToString(), epoch, is_progress),
     )
-    changes.note(Kind.RESULT, row.id, event_message(event))
+    event = result_pb2.ResultEvent()
+    event.CopyFrom(kind)
+    number_event(event, sequence=inserted.lastrowid, result_id=row.id, attempt=row.attempt, time_us=now)
+    changes.note(Kind.RESULT, row.id, event)
 
 
 def enter(row: ResultRow, state: int) -> None:

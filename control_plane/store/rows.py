@@ -174,11 +174,16 @@ def result_message(
 
 def event_message(row: EventRow) -> result_pb2.ResultEvent:
     event = parse(result_pb2.ResultEvent, row.kind_pb)
-    event.sequence = row.id
-    event.result_id = row.result_id
-    event.attempt = row.attempt
-    event.time.CopyFrom(timestamp(row.time) or timestamp_pb2.Timestamp())
+    number_event(event, sequence=row.id, result_id=row.result_id, attempt=row.attempt, time_us=row.time)
     return event
+
+
+def number_event(event: result_pb2.ResultEvent, *, sequence: int, result_id: int, attempt: int, time_us: int) -> None:
+    """Add to an event's kind what stands in columns."""
+    event.sequence = sequence
+    event.result_id = result_id
+    event.attempt = attempt
+    event.time.seconds, event.time.nanos = time_us // MICROS, time_us % MICROS * 1000
 
 
 def stream_message(row: StreamRow) -> stream_pb2.Stream:

@@ -116,7 +116,8 @@ class ResultCollectorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEpochs(self, request, context):
-        """The epochs of a result in order, each once.
+        """The epochs of a result in order, each once: an attempt that goes on with epoch n replaces those that older attempts
+        reported from n on, as soon as it reports n.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,10 +47,9 @@ class Reporting:
         """Say hello."""
         return await self.send(api.ReportRequest(seq=0))
 
-    async def send(self, *events: api.ReportRequest) -> api.ReportResponse:
-        """Send events and return the next answer."""
-        for event in events:
-            self.post(event)
+    async def send(self, event: api.ReportRequest) -> api.ReportResponse:
+        """Send an event and return its answer, if every one before was answered."""
+        self.post(event)
         return await self.answer()
 
     def post(self, event: api.ReportRequest) -> None:
@@ -317,7 +316,8 @@ async def test_a_newer_attempt_fences_the_older(plane: Plane) -> None:
     result_id = await new_result(plane)
     async with reporting(plane, result_id) as old:
         await old.ask()
-        await old.send(epoch(1, 1), epoch(2, 2))
+        await old.send(epoch(1, 1))
+        await old.send(epoch(2, 2))
         assert await plane.store.write(partial(results.start_attempt, result_id)) == 2
         async with reporting(plane, result_id, attempt=2) as new:
             assert (await new.ask()).resume_from == 1
