@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,6 +67,8 @@ PARTITIONS = 4
 GOAL = 0.9
 # The whole training; a wait for the stream does not count.
 TRAINING_DEADLINE_S = 300
+# With the wait for the stream.
+WATCH_TIMEOUT_S = 900.0
 ANSWER_TIMEOUT_S = 60.0
 
 
@@ -202,7 +206,7 @@ class Story:
 
     def _watch(self, deployment: deployment_pb2.Deployment) -> list[result_pb2.Result]:
         _headline("Learning", "epoch by epoch")
-        ended = watch_deployment(self._channel, deployment)
+        ended = watch_deployment(self._channel, deployment, timeout_s=WATCH_TIMEOUT_S)
         if ended.state != deployment_pb2.STATE_FINISHED:
             raise from_status(ended.error) if ended.error.code else _ended_otherwise(ended)
         collector = ResultCollectorStub(self._channel)
@@ -243,13 +247,13 @@ class Story:
 
     def _print_next(self, results: Sequence[result_pb2.Result], inferences: Sequence[inference_pb2.Inference]) -> None:
         _headline("What to try next", "in another terminal, in this folder")
-        first = results[0]
+        first, headrace = results[0], _command()
         for line in (
-            f"headrace result compare {' '.join(str(each.id) for each in results)}",
-            f"headrace result download {first.id}",
-            f"headrace train {CONFIGURATION} --stream {first.stream.id} --fit epochs=30 --wait",
-            f"headrace inference show {inferences[0].id}",
-            f"headrace inference scale {inferences[0].id} 3",
+            f"{headrace} result compare {' '.join(str(each.id) for each in results)}",
+            f"{headrace} result download {first.id}",
+            f"{headrace} train {CONFIGURATION} --stream {first.stream.id} --fit epochs=30 --wait",
+            f"{headrace} inference show {inferences[0].id}",
+            f"{headrace} inference scale {inferences[0].id} 3",
             f"curl {self._page}/v1/results/{first.id}",
         ):
             output.console.print(f"  {line}", markup=False, soft_wrap=True)
@@ -327,6 +331,16 @@ def _inference(result: result_pb2.Result, run: int) -> inference_pb2.Inference:
         input_topic=f"digits-in-{run}",
         output_topic=f"{result.model_name}-out-{run}",
     )
+
+
+def _command() -> str:
+    """The command `headrace` as the reader can type it: by its path where it is on none."""
+    settings = f"HEADRACE_HOME={home} " if (home := os.environ.get("HEADRACE_HOME")) else ""
+    if shutil.which("headrace"):
+        return f"{settings}headrace"
+    script = Path(sys.executable).with_name("headrace")
+    here = script.is_relative_to(Path.cwd())
+    return f"{settings}{script.relative_to(Path.cwd()) if here else script}"
 
 
 def _ended_otherwise(ended: deployment_pb2.Deployment) -> FailedPrecondition:

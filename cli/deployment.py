@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from typing import Annotated
 
@@ -105,13 +106,13 @@ def _create(
 
 
 def watch_deployment(
-    channel: grpc.Channel, deployment: deployment_pb2.Deployment, *, quiet: bool = False
+    channel: grpc.Channel, deployment: deployment_pb2.Deployment, *, quiet: bool = False, timeout_s: float = math.inf
 ) -> deployment_pb2.Deployment:
     """Show a deployment live (not when quiet) until it ends, and return it as it ended."""
     listed = result_collector_pb2.ListResultsRequest(deployment_id=deployment.id)
     results = sorted(ResultCollectorStub(channel).ListResults(listed).results, key=lambda result: result.id)
     with Board([] if quiet else results) as board:
-        for event in follow(channel, deployment_id=deployment.id):
+        for event in follow(channel, deployment_id=deployment.id, timeout_s=timeout_s):
             if not quiet:
                 board.update(event)
     request = deployment_manager_pb2.GetDeploymentRequest(id=deployment.id)

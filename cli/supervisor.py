@@ -21,7 +21,7 @@ from headrace.v1 import error_pb2
 
 HOST = "127.0.0.1"
 TURN_S = 0.1
-READY_DEADLINE_S = 120.0
+READY_DEADLINE_S = 180.0
 KAFKA_TIMEOUT_S = 5.0
 # A service that never was ready and dies this often is not started any more.
 EARLY_DEATHS = 3

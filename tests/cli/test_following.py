@@ -11,7 +11,7 @@ import pytest
 from cli.board import Board, metric_curves
 from cli.following import follow
 from headrace.client import connect
-from headrace.errors import NotFound
+from headrace.errors import DeadlineExceeded, NotFound
 from headrace.v1 import deployment_manager_pb2_grpc, deployment_pb2, result_collector_pb2_grpc, result_pb2
 
 EPOCHS = 7
@@ -80,6 +80,11 @@ def test_what_does_not_exist_is_not_tried_again() -> None:
     with _serving(collector) as channel, pytest.raises(NotFound):
         list(follow(channel, deployment_id=6))
     assert collector.calls == 1
+
+
+def test_a_training_that_does_not_end_in_time_is_told() -> None:
+    with _serving(_Collector()) as channel, pytest.raises(DeadlineExceeded):
+        list(follow(channel, deployment_id=5, timeout_s=0))
 
 
 def test_the_board_knows_what_was_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ model = keras.Sequential([
     layers.Dense(16, activation="relu"),
     layers.Dense(3, activation="softmax"),
 ])
-model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy", ["accuracy"])
+model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy", metrics=["accuracy"])
 """
 
 
