@@ -134,7 +134,7 @@ def _target(kafka: KafkaSettings, topic: str) -> Target:
 
 
 def _exit_code(error: HeadraceError, status: Status) -> int:
-    facts = {"reason": error.reason_name, "cause": error.message, **error.metadata}
+    facts = logs.error_fields(error)
     if is_fenced(error):
         log.warning("another process has this slot", extra=facts)
         return EXIT_FENCED
