@@ -15,6 +15,7 @@ from headrace.v1.deployment_pb2 import TrainingSettings
 from headrace.v1.result_pb2 import SplitSizes
 from headrace.v1.stream_pb2 import Stream
 from streams.kafka import KafkaSettings
+from streams.reader import Wait
 from streams.split import SplitRows, split_rows
 from streams.spool import Spool, open_spool, spool_stream
 
@@ -37,15 +38,19 @@ def read_data(
     folder: Path,
     *,
     on_progress: Callable[[int, int, float], None],
+    on_wait: Callable[[Wait], None],
     stop: threading.Event,
     wait_s: float,
 ) -> Data:
     """Reads the stream into `folder`, unless an earlier attempt has, and splits its rows.
 
-    `on_progress` is called with offsets read, offsets in all, rows per second. Raises what `spool_stream` raises, and
+    `on_progress` is called with offsets read, offsets in all, rows per second; `on_wait` while records are not yet
+    written. Raises what `spool_stream` raises, and
     EMPTY_STREAM when no row is left to train on.
     """
-    spool, reading_s = _spool(stream, settings, kafka, folder, on_progress=on_progress, stop=stop, wait_s=wait_s)
+    spool, reading_s = _spool(
+        stream, settings, kafka, folder, on_progress=on_progress, on_wait=on_wait, stop=stop, wait_s=wait_s
+    )
     split = split_rows(
         spool,
         validation_rate=stream.validation_rate,

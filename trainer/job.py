@@ -18,16 +18,18 @@ from headrace.chunks import sha256_of
 from headrace.errors import FieldViolation, HeadraceError, InvalidArgument, ResourceExhausted
 from headrace.failpoints import fail_at
 from headrace.v1 import deployment_pb2, error_pb2
-from headrace.v1.result_collector_pb2 import Outcome
+from headrace.v1.result_collector_pb2 import Outcome, ReportRequest
 from headrace.v1.result_pb2 import Artifact, ConfusionMatrix, Epoch, Metrics, Progress, SplitMetrics
 from headrace.v1.stream_catalog_pb2 import AwaitStreamRequest, AwaitStreamResponse
 from headrace.v1.stream_pb2 import Stream
 from sandbox.limits import Limits
 from sandbox.session import BuiltModel, Evaluation, FitEpoch, FitJob, FitProgress, SavedFile, WorkerSession
 from streams.kafka import KafkaSettings
+from streams.reader import Wait
 from trainer import trained
 from trainer.data import Data, read_data
 from trainer.ending import Ending
+from trainer.journal import Journal
 from trainer.patience import Patience
 from trainer.report import Reporter
 from trainer.schema import check_takes
@@ -44,9 +46,10 @@ BUILD_TIMEOUT_S = 300.0
 # An evaluation reads fewer rows than the training did, once.
 EVALUATE_TIMEOUT_S = 600.0
 SANDBOX_LEVEL = "process"
-# What a collector takes in one epoch.
-MAX_METRICS = 10_000
+# What a collector takes in one epoch is more; but a message has at most 4 MiB.
+MAX_METRICS = 5_000
 MAX_METRIC_NAME = 512
+MAX_CONFUSION_COUNTS = 250_000
 
 
 class Job:
@@ -66,7 +69,7 @@ class Job:
         self._ending = ending
         self._patience = patience
         self._folder = settings.work_dir
-        self._epochs: list[Epoch] = []
+        self._part = self._folder / "trained.part"
         self._outcome = Outcome()
 
     def run(self) -> None:
@@ -123,13 +126,18 @@ class Job:
         fail_at("before_read")
         data = read_data(
             stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder,
-            on_progress=self._tell_reading, stop=self._ending.event, wait_s=self._settings.kafka_wait_s,
+            on_progress=self._tell_reading, on_wait=self._tell_waiting,
+            stop=self._ending.event, wait_s=self._settings.kafka_wait_s,
         )  # fmt: skip
         fail_at("after_spool")
         known = Outcome(split_sizes=data.sizes, decode_error_count=data.spool.decode_error_count)
         known.reading_time.FromNanoseconds(round(data.reading_s * 1e9))
         self._learn(known)
         return data
+
+    def _tell_waiting(self, wait: Wait) -> None:
+        """The stream was announced before all of it was written."""
+        self._tell_reading(0, wait.total, 0.0)
 
     def _tell_reading(self, read: int, total: int, rows_per_s: float) -> None:
         progress = Progress(
@@ -151,14 +159,15 @@ class Job:
         self._reporter.change_state(deployment_pb2.STATE_TRAINING)
         fail_at("before_fit")
         started = time.monotonic()
-        for event in session.fit(self._fit_job(data, wish)):
-            if isinstance(event, FitEpoch):
-                self._tell_epoch(event)
-                fail_at("after_epoch")
-            else:
-                self._tell_training(event)
+        with trained.epochs_journal(_empty(self._part)) as epochs:
+            for event in session.fit(self._fit_job(data, wish)):
+                if isinstance(event, FitEpoch):
+                    self._tell_epoch(event, epochs)
+                    fail_at("after_epoch")
+                else:
+                    self._tell_training(event)
         training_s = time.monotonic() - started
-        known = Outcome(metrics=self._epochs[-1].metrics if self._epochs else None)
+        known = Outcome(metrics=self._outcome.metrics)
         known.training_time.FromNanoseconds(round(training_s * 1e9))
         self._learn(known)
         return training_s
@@ -176,7 +185,7 @@ class Job:
             keep_integers=wish.settings.keep_integers,
         )
 
-    def _tell_epoch(self, event: FitEpoch) -> None:
+    def _tell_epoch(self, event: FitEpoch, epochs: Journal) -> None:
         epoch = Epoch(
             result_id=self._settings.result_id,
             attempt=self._settings.attempt,
@@ -185,8 +194,11 @@ class Job:
             step=event.step,
         )
         epoch.end_time.GetCurrentTime()
-        self._epochs.append(epoch)
+        epochs.append(ReportRequest(seq=event.number, epoch=epoch))
         self._reporter.epoch(epoch)
+        # An epoch without a validation leaves the one before as the last.
+        for split, values in epoch.metrics.splits.items():
+            self._outcome.metrics.splits[split].CopyFrom(values)
 
     def _tell_training(self, event: FitProgress) -> None:
         progress = Progress(
@@ -224,14 +236,13 @@ class Job:
     def _keep(self, session: WorkerSession, wish: Wish) -> Trained:
         """Saves the model beside all that was reported, for an attempt that would come after this one."""
         self._reporter.change_state(deployment_pb2.STATE_UPLOADING)
-        folder = _empty(self._folder / "trained.part")
-        artifacts = [_artifact(file) for file in session.save(folder)]
-        done = Trained(self._epochs, self._outcome, artifacts, folder)
+        artifacts = [_artifact(file) for file in session.save(self._part)]
+        done = Trained(self._outcome, artifacts, self._part)
         return trained.keep(done, wish.digest, self._folder / "trained")
 
     def _report_again(self, kept: Trained) -> None:
         self._reporter.change_state(deployment_pb2.STATE_STARTING)
-        for epoch in kept.epochs:
+        for epoch in kept.epochs():
             self._reporter.epoch(epoch)
         self._reporter.outcome(kept.outcome)
         self._reporter.change_state(deployment_pb2.STATE_UPLOADING)
@@ -315,8 +326,8 @@ def _split_metrics(metrics: dict[str, dict[str, float]]) -> SplitMetrics:
     if len(names) > MAX_METRICS or any(len(name) > MAX_METRIC_NAME for name in names):
         raise ResourceExhausted(
             error_pb2.REASON_OUTPUT_LIMIT,
-            f"the model reports {len(names)} metrics; at most {MAX_METRICS} with names of at most {MAX_METRIC_NAME} "
-            "characters are kept",
+            f"the model reports {len(names)} metrics; at most {MAX_METRICS} are kept, with names of at most "
+            f"{MAX_METRIC_NAME} characters",
             limit=MAX_METRICS,
             name_limit=MAX_METRIC_NAME,
         )
@@ -325,6 +336,9 @@ def _split_metrics(metrics: dict[str, dict[str, float]]) -> SplitMetrics:
 
 def _confusion_matrix(evaluation: Evaluation) -> ConfusionMatrix | None:
     if evaluation.confusion is None:
+        return None
+    if evaluation.confusion.counts.size > MAX_CONFUSION_COUNTS:
+        log.warning("the confusion matrix has too many classes", extra={"classes": len(evaluation.confusion.labels)})
         return None
     return ConfusionMatrix(labels=evaluation.confusion.labels, counts=evaluation.confusion.counts.ravel().tolist())
 

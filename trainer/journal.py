@@ -18,19 +18,22 @@ from headrace.v1.result_collector_pb2 import ReportRequest
 RECORD = struct.Struct("<II")  # length of the message, CRC-32 of the message; length 0: nothing follows
 AHEAD_BYTES = 256 * 1024
 RESERVE_BYTES = 64 * 1024
+FORGET_BYTES = 4 * 1024 * 1024
 
 
 class Journal:
     """An append-only file of ReportRequests with rising `seq`.
 
-    Space is reserved ahead of the writing, and the last `RESERVE_BYTES` of it are for final events only: so
-    a full disk can still be reported. Appending, reading and syncing may happen on different threads.
+    Space is reserved ahead of the writing, and the last `RESERVE_BYTES` of it are for final events only: so a full disk
+    can still be reported. Offsets count from the first event ever appended. Appending, reading and syncing may happen
+    on different threads.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = -1
         self._lock = threading.Lock()
+        self._start = 0  # the offset of the file's first byte
         self._end = 0
         self._reserved = 0
         self._synced = 0
@@ -54,15 +57,17 @@ class Journal:
         record = RECORD.pack(len(body), zlib.crc32(body)) + body
         with self._lock:
             self._make_room(len(record), final)
-            _write_all(self._file, record, self._end)
+            _write_all(self._file, record, self._end - self._start)
             self._end += len(record)
 
     def read(self, offset: int) -> tuple[ReportRequest, int] | None:
         """The event at `offset` (0 is the first) and the offset of the next one; None at the end."""
-        if offset >= self._end:
-            return None
         with self._lock:
-            return _read(self._file, offset)
+            offset = max(offset, self._start)
+            if offset >= self._end:
+                return None
+            found = _read(self._file, offset - self._start)
+            return found and (found[0], found[1] + self._start)
 
     def find(self, seq: int) -> int:
         """The offset of the event `seq`, or the end when it is not written yet."""
@@ -84,12 +89,17 @@ class Journal:
             os.close(file)
         self._synced = max(self._synced, end)
 
-    def delete(self) -> None:
-        """Removes the file: nobody needs it any more."""
-        self.path.unlink(missing_ok=True)
+    def forget(self) -> None:
+        """Nobody needs what was appended so far: its room may be used again."""
+        with self._lock:
+            if self._end - self._start < FORGET_BYTES:
+                return
+            os.ftruncate(self._file, 0)
+            self._start, self._reserved = self._end, 0
+            self._reserve()
 
     def _make_room(self, size: int, final: bool) -> None:
-        while self._end + size > self._reserved - (0 if final else RESERVE_BYTES):
+        while self._end - self._start + size > self._reserved - (0 if final else RESERVE_BYTES):
             try:
                 self._reserve()
             except OSError as error:
@@ -133,7 +143,7 @@ def _write_all(file: int, data: bytes, offset: int) -> None:
 
 
 def _disk_error(error: OSError, path: Path) -> Exception:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return error
     return ResourceExhausted(
         error_pb2.REASON_DISK_FULL,

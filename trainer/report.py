@@ -145,10 +145,10 @@ class Reporter:
     def _append(self, request: ReportRequest, *, final: bool = False) -> None:
         if self._next_seq == 0:
             raise RuntimeError("await_hello() comes before the first event")
-        request.result_id, request.attempt, request.seq = self._result_id, self._attempt, self._next_seq
-        request.time.GetCurrentTime()
-        self._journal.append(request, final=final)
         with self._changed:
+            request.result_id, request.attempt, request.seq = self._result_id, self._attempt, self._next_seq
+            request.time.GetCurrentTime()
+            self._journal.append(request, final=final)
             self._next_seq += 1
             self._changed.notify_all()
 
@@ -166,7 +166,12 @@ class Reporter:
 
     def _run_sync(self) -> None:
         while not self._stopped.wait(SYNC_S):
-            self._journal.sync()
+            try:
+                self._journal.sync()
+            except OSError:
+                # After a failed sync nobody knows what is on the disk; what is in memory is still sent.
+                log.exception("reports can not be kept on disk any more")
+                return
 
     # The thread "report"
 
@@ -217,6 +222,8 @@ class Reporter:
             if self._next_seq == 0:
                 # The same attempt may have reported before, as another process: its numbers are taken.
                 self._next_seq = response.resume_from or response.acked_seq + 1
+            if self._acked_seq == self._next_seq - 1:
+                self._journal.forget()
             if not talk.begun or response.resume_from:
                 talk.resume(response.resume_from or response.acked_seq + 1)
             self._changed.notify_all()

@@ -4,46 +4,48 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.chunks import sha256_of
-from headrace.v1.result_collector_pb2 import Outcome, ReportRequest
+from headrace.v1.result_collector_pb2 import Outcome
 from headrace.v1.result_pb2 import Artifact, Epoch
 from trainer.journal import Journal, read_journal
 
 MANIFEST = "manifest.json"
-EVENTS = "events.journal"
+EPOCHS = "epochs.journal"
 
 
 @dataclass(frozen=True)
 class Trained:
     """What a training came to."""
 
-    epochs: list[Epoch]
     outcome: Outcome
     artifacts: list[Artifact]
     folder: Path
-    """The artifacts lie here under their names."""
+    """The artifacts lie here under their names, beside the journal of the epochs."""
+
+    def epochs(self) -> Iterator[Epoch]:
+        """Every epoch in order, from the disk."""
+        return (event.epoch for event in read_journal(self.folder / EPOCHS))
+
+
+def epochs_journal(folder: Path) -> Journal:
+    """For the epochs of a training whose `folder` will be kept; there may be more than memory has room for."""
+    return Journal(folder / EPOCHS)
 
 
 def keep(trained: Trained, digest: str, folder: Path) -> Trained:
-    """Moves `trained.folder` to `folder` with everything else beside the files; whole or not at all.
+    """Moves `trained.folder` to `folder`, with everything that `find` needs; whole or not at all.
 
     digest: of what was trained, as `find` will be asked.
     """
-    with Journal(trained.folder / EVENTS) as events:
-        for number, epoch in enumerate(trained.epochs, 1):
-            events.append(ReportRequest(seq=number, epoch=epoch))
-        events.append(ReportRequest(seq=len(trained.epochs) + 1, outcome=trained.outcome))
-        events.sync()
     manifest = {
         "digest": digest,
-        "events_sha256": sha256_of(trained.folder / EVENTS),
-        "artifacts": [
-            {"name": each.name, "media_type": each.media_type, "size_bytes": each.size_bytes, "sha256": each.sha256}
-            for each in trained.artifacts
-        ],
+        "outcome": trained.outcome.SerializeToString().hex(),
+        "artifacts": [each.SerializeToString().hex() for each in trained.artifacts],
+        "files": {path.name: sha256_of(path) for path in trained.folder.iterdir()},
     }
     (trained.folder / MANIFEST).write_text(_seal(json.dumps(manifest)))
     for path in (*trained.folder.iterdir(), trained.folder):
@@ -51,25 +53,22 @@ def keep(trained: Trained, digest: str, folder: Path) -> Trained:
     shutil.rmtree(folder, ignore_errors=True)
     trained.folder.rename(folder)
     _sync(folder.parent)
-    return Trained(trained.epochs, trained.outcome, trained.artifacts, folder)
+    return Trained(trained.outcome, trained.artifacts, folder)
 
 
 def find(digest: str, folder: Path) -> Trained | None:
     """What an earlier attempt kept, if it trained the same and every byte is still what it was."""
     try:
         manifest = json.loads(_unseal((folder / MANIFEST).read_text()))
-        artifacts = [Artifact(**each) for each in manifest["artifacts"]]
-        whole = manifest["digest"] == digest and all(
-            sha256_of(folder / name) == sha256
-            for name, sha256 in [(EVENTS, manifest["events_sha256"]), *((a.name, a.sha256) for a in artifacts)]
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        if manifest["digest"] != digest:
+            return None
+        if any(sha256_of(folder / name) != sha256 for name, sha256 in manifest["files"].items()):
+            return None
+    except (OSError, ValueError):
         return None
-    if not whole:
-        return None
-    events = list(read_journal(folder / EVENTS))
-    epochs = [event.epoch for event in events if event.HasField("epoch")]
-    return Trained(epochs, events[-1].outcome, artifacts, folder)
+    outcome = Outcome.FromString(bytes.fromhex(manifest["outcome"]))
+    artifacts = [Artifact.FromString(bytes.fromhex(each)) for each in manifest["artifacts"]]
+    return Trained(outcome, artifacts, folder)
 
 
 def _seal(text: str) -> str:

@@ -1,6 +1,7 @@
 """Handwritten digits in Kafka, and tiny models that learn them."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -59,7 +60,7 @@ def send(kafka: KafkaSettings, topic: str, partitions: int, messages: Iterable[t
     return counts
 
 
-def stream_of(topic: str, counts: Iterable[int], **changes: object) -> stream_pb2.Stream:
+def stream_of(topic: str, counts: Iterable[int], **changes: Any) -> stream_pb2.Stream:
     """The stream of records that were written to a fresh topic."""
     counts = list(counts)
     ranges = [

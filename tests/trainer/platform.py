@@ -88,7 +88,14 @@ class Trainer:
     """A trainer process for one attempt."""
 
     def __init__(
-        self, platform: Platform, kafka: str, home: Path, *, result_id: int, attempt: int = 1, **environ: str
+        self,
+        platform: Platform,
+        kafka: str,
+        home: Path,
+        *,
+        result_id: int,
+        attempt: int = 1,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.platform, self.kafka, self.home = platform, kafka, home
         self.result_id, self.attempt = result_id, attempt
@@ -99,13 +106,13 @@ class Trainer:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "trainer"],
                 cwd=ROOT,
-                env=self._environment(environ),
+                env=self._environment(environ or {}),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
 
-    def wait(self, timeout_s: float = 60) -> int:
+    def wait(self, timeout_s: float = 180) -> int:
         """The exit code; the process's log stands in the failure when there is none in time."""
         try:
             return self.process.wait(timeout_s)
@@ -113,15 +120,18 @@ class Trainer:
             self.process.kill()
             raise AssertionError(f"the trainer did not end:\n{self.log.read_text()}") from None
 
-    def again(self, **environ: str) -> "Trainer":
+    def again(self, environ: Mapping[str, str] | None = None) -> "Trainer":
         """The next attempt, on the same folder."""
-        return Trainer(
-            self.platform, self.kafka, self.home, result_id=self.result_id, attempt=self.attempt + 1, **environ
-        )
+        more = {"result_id": self.result_id, "attempt": self.attempt + 1}
+        return Trainer(self.platform, self.kafka, self.home, **more, environ=environ)
 
     def tree(self) -> list[psutil.Process]:
         """The processes that it started, and theirs."""
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def leftovers(self) -> list[psutil.Process]:
+        """Processes that live in the folder of this result."""
+        return [process for process in psutil.process_iter() if _lives_in(process, self.home)]
 
     def worker(self) -> psutil.Process:
         """The process that runs the model's code."""
@@ -163,3 +173,10 @@ class Trainer:
             "HEADRACE_LOG_FORMAT": "text",
             **more,
         }
+
+
+def _lives_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return Path(process.cwd()).is_relative_to(folder)
+    except (psutil.Error, OSError):
+        return False

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.client import connect
 from headrace.errors import HeadraceError, InvalidArgument
-from headrace.v1 import deployment_pb2, error_pb2, result_collector_pb2, result_pb2
+from headrace.v1 import deployment_pb2, error_pb2, result_pb2
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from tests.support import eventually
 from tests.trainer.collector import MemoryCollector
@@ -37,9 +37,7 @@ def reporting(
     with ExitStack() as stack:
         stub = ResultCollectorStub(stack.enter_context(connect(collector.address)))
         journal = stack.enter_context(Journal(folder / f"report-{attempt}.journal"))
-        reporter = stack.enter_context(
-            Reporter(stub, journal, result_id=1, attempt=attempt, on_refused=lambda error: None)
-        )
+        reporter = stack.enter_context(Reporter(stub, journal, result_id=1, attempt=attempt, on_refused=on_refused))
         assert reporter.await_hello(PATIENCE_S, threading.Event())
         yield reporter
 
@@ -193,15 +191,13 @@ def test_leaving_does_not_wait_for_a_collector_that_is_away(collector: MemoryCol
     eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("report")])
 
 
-def test_the_end_of_a_journal_that_is_not_whole_is_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "a.journal"
-    with Journal(path) as journal:
-        for seq in (1, 2):
-            journal.append(result_collector_pb2.ReportRequest(seq=seq))
-    whole = path.read_bytes().rstrip(b"\0")
-    path.write_bytes(whole[:-1] + b"\xff")
-    assert [event.seq for event in read_journal(path)] == [1]
-
-
-def test_a_journal_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    assert list(read_journal(tmp_path / "none.journal")) == []
+def test_what_is_acknowledged_takes_no_room_for_ever(collector: MemoryCollector, tmp_path: Path) -> None:
+    wide = result_pb2.Metrics(values={f"metric-{number:0500}": 1.0 for number in range(1000)})
+    metrics = result_pb2.SplitMetrics(splits={"training": wide})
+    with reporting(collector, tmp_path) as reporter:
+        for number in range(1, 31):
+            reporter.epoch(result_pb2.Epoch(number=number, metrics=metrics))
+            if number % 10 == 0:
+                assert reporter.flush(PATIENCE_S)
+        assert (tmp_path / "report-1.journal").stat().st_size < 6 * 1024 * 1024
+    assert told_exactly_once(collector, 30)

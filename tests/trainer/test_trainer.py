@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,6 +24,7 @@ from tests.trainer.platform import Platform, Trainer
 
 KERAS, TORCH = model_pb2.FRAMEWORK_TENSORFLOW, model_pb2.FRAMEWORK_PYTORCH
 EPOCHS = 3
+LONG_S = 180.0  # a framework is imported in seconds, but on a busy machine in minutes
 STORY = ["STARTING", "WAITING", "READING", "TRAINING", "EVALUATING", "UPLOADING", "FINISHED"]
 FAILPOINTS = (
     "after_hello",
@@ -65,12 +67,12 @@ def start(platform: Platform, kafka: KafkaSettings, tmp_path: Path) -> Iterator[
         code: str = "",
         environ: dict[str, str] | None = None,
         kafka_servers: str = kafka.bootstrap_servers,
-        **changes: object,
+        **changes: Any,
     ) -> Trainer:
         code = code or digits.CODE[framework]
         result = platform.create(framework, code, settings(**changes), stream)
         home = tmp_path / f"result-{result}"
-        trainer = Trainer(platform, kafka_servers, home, result_id=result, **(environ or {}))
+        trainer = Trainer(platform, kafka_servers, home, result_id=result, environ=environ)
         started.append(trainer)
         return trainer
 
@@ -80,7 +82,7 @@ def start(platform: Platform, kafka: KafkaSettings, tmp_path: Path) -> Iterator[
             trainer.process.kill()
 
 
-def settings(epochs: int = EPOCHS, **changes: object) -> TrainingSettings:
+def settings(epochs: int = EPOCHS, **changes: Any) -> TrainingSettings:
     chosen = TrainingSettings(
         batch_size=16,
         seed=11,
@@ -108,10 +110,14 @@ def expect_complete(trainer: Trainer, platform: Platform) -> None:
     assert hashlib.sha256(platform.artifacts[digest]).hexdigest() == digest
 
 
-def test_both_frameworks_train_from_one_stream_and_report_everything(
+def test_both_frameworks_train_and_report_everything_though_the_collector_is_away_meanwhile(
     start: Start, platform: Platform, stream: stream_pb2.Stream
 ) -> None:
-    trainers = [start(framework, stream, confusion_matrix=True) for framework in (KERAS, TORCH)]
+    slow = {"HEADRACE_FAIL": "after_epoch:delay@1=1"}
+    trainers = [start(framework, stream, confusion_matrix=True, environ=slow) for framework in (KERAS, TORCH)]
+    eventually(lambda: any(trainer.epochs for trainer in trainers), timeout_s=LONG_S)
+    platform.stop()
+    platform.start()
     for trainer in trainers:
         expect_complete(trainer, platform)
         assert trainer.states == STORY
@@ -126,21 +132,6 @@ def test_both_frameworks_train_from_one_stream_and_report_everything(
     assert not list(trainers[0].home.glob("work/records")), "the spool takes no room any more"
 
 
-def test_a_stream_may_come_late_and_the_control_plane_may_be_away(
-    start: Start, platform: Platform, stream: stream_pb2.Stream
-) -> None:
-    trainer = start(TORCH, None, environ={"HEADRACE_FAIL": "after_epoch:delay@1=1"})
-    eventually(lambda: "WAITING" in trainer.states)
-    platform.stop()
-    platform.start()
-    platform.announce(trainer.result_id, stream)
-    eventually(lambda: trainer.epochs, timeout_s=30)
-    platform.stop()
-    platform.start()
-    expect_complete(trainer, platform)
-    assert trainer.states == STORY
-
-
 @pytest.mark.parametrize("framework", [pytest.param(KERAS, marks=pytest.mark.chaos), TORCH], ids=["keras", "torch"])
 def test_a_trainer_that_is_killed_anywhere_is_finished_by_the_next_attempts(
     framework: "model_pb2.Framework", start: Start, platform: Platform, stream: stream_pb2.Stream, tmp_path: Path
@@ -150,7 +141,8 @@ def test_a_trainer_that_is_killed_anywhere_is_finished_by_the_next_attempts(
     trainer = start(framework, stream, environ=environ)
     for _ in FAILPOINTS:
         assert trainer.wait() == -signal.SIGKILL, trainer.log.read_text()
-        trainer = trainer.again(**environ)
+        eventually(lambda: not trainer.leftovers())  # noqa: B023
+        trainer = trainer.again(environ)
     expect_complete(trainer, platform)
     assert trainer.states == TRAINED_BEFORE, "what was trained is only delivered"
 
@@ -160,7 +152,7 @@ def test_a_worker_that_is_killed_is_worth_another_attempt_and_no_more_reading(
     framework: "model_pb2.Framework", start: Start, platform: Platform, kafka: KafkaSettings, stream: stream_pb2.Stream
 ) -> None:
     trainer = start(framework, stream, environ={"HEADRACE_FAIL": "after_epoch:delay@1=1"})
-    eventually(lambda: trainer.epochs, timeout_s=30)
+    eventually(lambda: trainer.epochs, timeout_s=LONG_S)
     trainer.worker().kill()
     assert trainer.wait() == 75
     assert trainer.states[-1] == "STARTING"
@@ -179,7 +171,7 @@ def delete_records(kafka: KafkaSettings, stream: stream_pb2.Stream, before: int)
 def test_what_is_wrong_with_a_stream_fails_its_training(
     start: Start, kafka: KafkaSettings, topic: Callable[..., str]
 ) -> None:
-    def written(bad: list[tuple[bytes, bytes]] | None = None, **changes: object) -> stream_pb2.Stream:
+    def written(bad: list[tuple[bytes, bytes]] | None = None, **changes: Any) -> stream_pb2.Stream:
         name = topic()
         messages = [*digits.records(20), *(bad or [])]
         return digits.stream_of(name, digits.send(kafka, name, 1, messages), **changes)
@@ -252,9 +244,9 @@ SPAWNING = "import subprocess, time; subprocess.Popen(['sleep', '600']); time.sl
 
 def test_a_stopped_trainer_leaves_no_process_and_reports_no_end(start: Start, stream: stream_pb2.Stream) -> None:
     trainer = start(TORCH, stream, code=SPAWNING)
-    eventually(lambda: any(child.name() == "sleep" for child in trainer.tree()), timeout_s=30)
-    tree = trainer.tree()
+    eventually(lambda: any(child.name() == "sleep" for child in trainer.tree()), timeout_s=LONG_S)
+    assert trainer.leftovers()
     trainer.process.terminate()
-    assert trainer.wait(timeout_s=5) == 0
-    eventually(lambda: not [child for child in tree if child.is_running()])
+    assert trainer.wait(timeout_s=4) == 0
+    eventually(lambda: not trainer.leftovers())
     assert "FAILED" not in trainer.states
