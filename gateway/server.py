@@ -70,7 +70,7 @@ class RunningGateway:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
 @asynccontextmanager
@@ -366,6 +366,9 @@ def _listening(listen: str) -> Generator[socket.socket]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host.strip("[]"), int(port)), family=family, backlog=1024)
+    except (ValueError, OverflowError) as error:
+        what = f"HEADRACE_LISTEN must be HOST:PORT, such as 127.0.0.1:8080, not {listen!r}"
+        raise InvalidArgument(error_pb2.REASON_INVALID_FIELD, what, listen=listen) from error
     except OSError as error:
         what = f"cannot listen on {listen}: {error.strerror}; stop what uses it, or choose another"
         raise FailedPrecondition(error_pb2.REASON_WRONG_STATE, what, listen=listen) from error

@@ -227,12 +227,15 @@ async def test_a_page_outlives_its_gateway_without_a_gap(mortal_site: Site, gate
         await site.expect_liveness("reconnecting")
         for number in range(5 * outage + 1, 5 * outage + 6):
             epoch(site.plane, 1, number)
-        site.plane.log("deployment", 1, "train-1-a1", f"after {outage}")
+        line = f'{{"time": "2026-01-31T12:00:00Z", "level": "INFO", "message": "after", "outage": {outage}}}'
+        site.plane.log("deployment", 1, "train-1-a1", line)
         await gateway.start()
         await site.expect_points(1, 5 * outage + 5)
         await site.expect_liveness("live")
         assert resumed[-1] == str(last_seen)
-    await expect(site.page.locator(".tail .line")).to_have_text(["before", "after 1", "after 2"])
+    await expect(site.page.locator(".tail .line")).to_have_text(
+        ["before", re.compile(r"\d:00after outage=1"), re.compile(r"\d:00after outage=2")]
+    )
 
 
 async def test_a_watch_that_ends_by_itself_is_taken_up_again(site: Site) -> None:
@@ -247,6 +250,25 @@ async def test_a_watch_that_ends_by_itself_is_taken_up_again(site: Site) -> None
     await site.expect_liveness("live")
     site.plane.enter(1, deployment_pb2.STATE_FINISHED)
     await site.expect_liveness("ended")
+
+
+async def test_a_second_attempt_replaces_the_epochs_of_the_first(site: Site) -> None:
+    site.plane.train("digits-keras")
+    start_training(site.plane, 1)
+    for number in range(1, 6):
+        epoch(site.plane, 1, number)
+    await site.open("/deployments/1")
+    await site.expect_points(1, 5)
+    before = await site.curve(1).locator("path").get_attribute("d") or ""
+    site.plane.results[1].attempt = 2
+    crashed = InvalidArgument(error_pb2.REASON_WORKER_CRASHED, "The worker was killed.", signal="SIGKILL")
+    site.plane.enter(1, deployment_pb2.STATE_STARTING, crashed)
+    await expect(site.page.locator(".failure")).to_contain_text("it is tried again")
+    site.plane.enter(1, deployment_pb2.STATE_TRAINING)
+    site.plane.epoch(1, 1, {"training": {"loss": 5.0}, "validation": {"loss": 5.5}})
+    await expect(site.curve(1).locator("path")).not_to_have_attribute("d", before)
+    await site.expect_points(1, 5)
+    await expect(site.page.get_by_text("attempt 2")).to_be_visible()
 
 
 async def test_progress_of_reading_and_training(site: Site) -> None:

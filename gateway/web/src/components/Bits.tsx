@@ -54,7 +54,7 @@ interface PanelProps {
 
 // Why something failed, in the words of the server, and the facts that it gave.
 export function Failure({ status, what }: { status: Pick<Status, "message" | "details">; what: string }) {
-  const facts = Object.entries(factsOf(status));
+  const facts = Object.entries(factsOf(status)).sort();
   return (
     <div className="failure" role="alert">
       <p>

@@ -124,11 +124,17 @@ function Axes({ scales, width, height, xName, formatX, wholeX }: Props & { scale
         </g>
       ))}
       {xTicks.map((tick) => (
-        <text key={tick} x={scales.x.toPixel(tick)} y={bottom + 17} textAnchor="middle">{formatX(tick)}</text>
+        <text key={tick} {...placed(scales.x.toPixel(tick), width, formatX(tick))} y={bottom + 17}>{formatX(tick)}</text>
       ))}
       <text className="name" x={LEFT - 8} y={bottom + 17} textAnchor="end">{xName}</text>
     </g>
   );
+}
+
+// Under its tick, but not beyond the edge. A digit is about 7 pixels wide.
+function placed(x: number, width: number, text: string): { x: number; textAnchor: "middle" | "end" } {
+  const half = text.length * 3.5;
+  return x + half > width - 4 ? { x: width - 4, textAnchor: "end" } : { x, textAnchor: "middle" };
 }
 
 function Curve({ series, scales, width }: { series: Series; scales: Scales; width: number }) {

@@ -1,19 +1,17 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "react";
 import type { LogLines } from "../api/types";
 import { useStream } from "../hooks/useStream";
+import { type Readable, readable } from "../state/logline";
 import { LiveMark, Panel } from "./Bits";
 
-interface Line {
+interface Line extends Readable {
   // Counts up while the page is open.
   key: number;
   workload: string;
-  text: string;
 }
 
 // Older lines are left out; `headrace deployment logs` has them all.
 const KEPT = 2000;
-const ESCAPES = /\u001b\[[0-9;?]*[A-Za-z]/g;
-
 interface Props {
   path: string;
   isComplete: () => boolean;
@@ -35,7 +33,7 @@ export function Logs({ path, isComplete, empty, nameOf }: Props) {
     },
     onMessages: (messages) => {
       const added = messages.flatMap(({ workload, lines: texts }) =>
-        texts.map((text) => ({ key: nextKey.current++, workload, text: text.replace(ESCAPES, "") })),
+        texts.map((text) => ({ key: nextKey.current++, workload, ...readable(text) })),
       );
       const replaces = isFresh.current;
       isFresh.current = false;
@@ -88,9 +86,11 @@ function Tail({ lines, withNames, nameOf }: { lines: Line[]; withNames: boolean;
     <div className="tail-box">
       <div className="tail" ref={box} role="log" aria-label="Log lines" tabIndex={0}>
         {lines.map((line) => (
-          <div key={line.key} className="line">
+          <div key={line.key} className="line" data-level={line.level}>
             {withNames && <span className="workload">{nameOf(line.workload)}</span>}
+            {line.time && <span className="time">{line.time}</span>}
             {line.text || "\u00a0"}
+            {line.facts && <span className="facts-text"> {line.facts}</span>}
           </div>
         ))}
       </div>

@@ -73,7 +73,7 @@ function Details({ results }: { results: Result[] }) {
             <span key={detail}>{detail}</span>
           ))}
           {result.artifacts.map((artifact) => (
-            <a key={artifact.name} href={downloadOf(result, artifact)} download>
+            <a key={artifact.name} href={downloadOf(result, artifact)} download={artifact.name}>
               {artifact.name} ({bytes(artifact.sizeBytes)})
             </a>
           ))}

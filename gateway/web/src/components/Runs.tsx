@@ -81,6 +81,7 @@ function measure(progress: Progress, run: Run): { part: number | null; text: str
   const perSecond = speed > 0 ? ` · ${rate(speed)}/s` : "";
   if (progress.phase === "STATE_READING") {
     const [read, total] = [Number(progress.recordsRead), Number(progress.recordsTotal)];
+    if (total && read >= total) return { part: 1, text: `all ${count(total)} records read; the worker gets ready` };
     const text = total ? `${count(read)} of ${count(total)} records` : `${count(read)} records`;
     return { part: total ? read / total : null, text: text + perSecond };
   }

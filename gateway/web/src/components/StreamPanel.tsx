@@ -14,7 +14,7 @@ export function StreamPanel({ runs, deployment }: { runs: Run[]; deployment: Dep
 }
 
 function Ranges({ stream }: { stream: Stream }) {
-  const config = Object.entries(stream.inputConfig).filter(([, value]) => value.length <= 60);
+  const config = Object.entries(stream.inputConfig).filter(([, value]) => value.length <= 60).sort();
   return (
     <>
       {stream.description && <p>{stream.description}</p>}

@@ -76,7 +76,7 @@ export function DeploymentPage({ id }: { id: string }) {
       <Logs
         path={watchDeploymentLogs(id)}
         isComplete={() => hasEnded(facts.value?.deployment.state ?? "STATE_UNSPECIFIED")}
-        empty={hasEnded(deployment.state) ? "No log lines were kept." : "No lines yet."}
+        empty={hasEnded(deployment.state) ? "Its processes wrote nothing." : "No lines yet."}
         nameOf={(workload) => nameOfWorkload(workload, runs)}
       />
     </>

@@ -46,7 +46,7 @@ export function InferencePage({ id }: { id: string }) {
         <Logs
           path={watchInferenceLogs(id)}
           isComplete={() => hasEnded(state())}
-          empty={hasEnded(inference.state) ? "No log lines were kept." : "No lines yet."}
+          empty={hasEnded(inference.state) ? "Its processes wrote nothing." : "No lines yet."}
           nameOf={(workload) => workload.replace(/^infer-\d+-(\d+)$/, "replica $1")}
         />
       </div>
