@@ -1,5 +1,6 @@
 """The web pages: the files that `make web` built, and index.html for the addresses of pages."""
 
+import re
 from pathlib import Path, PurePosixPath
 
 from starlette.exceptions import HTTPException
@@ -12,6 +13,8 @@ DIST = Path(__file__).parent / "web" / "dist"
 # Vite puts a digest of the content into the names below /assets.
 _FOR_EVER = "public, max-age=31536000, immutable"
 _ASK_AGAIN = "no-cache"
+# An address of some API, which must not be answered with a page.
+_OTHER_API = re.compile(r"v\d+(/|$)")
 _NOT_BUILT = """<!doctype html><html lang="en"><title>Headrace</title>
 <p>The web pages are not built yet: run <code>make web</code> and load this page again.</p>
 <p>The REST API works without them; <a href="/openapi.json">openapi.json</a> describes it.</p></html>"""
@@ -36,6 +39,8 @@ class _Pages:
         path = scope["path"].lstrip("/")
         if not (self._folder / "index.html").is_file():
             return HTMLResponse(_NOT_BUILT, 404)
+        if _OTHER_API.match(path):
+            return PlainTextResponse("There is no such page. The REST API is below /v1/.", 404)
         if not PurePosixPath(path).suffix:
             path = "index.html"  # the page's own router reads the address
         return await self._file(path, scope)

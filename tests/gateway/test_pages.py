@@ -43,6 +43,8 @@ async def test_files_are_files(built: httpx.AsyncClient) -> None:
     assert (icon.headers["content-type"], icon.headers["cache-control"]) == ("image/svg+xml", "no-cache")
     assert (await built.get("/assets/gone-99.js")).status_code == 404
     assert (await built.post("/")).status_code == 405
+    for path in ("/v1", "/v2/models"):
+        assert (await built.get(path)).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["/../settings.py", "/%2e%2e/settings.py", "/assets/..%2f..%2fsettings.py", "/%00.js"])
