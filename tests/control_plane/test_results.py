@@ -526,8 +526,9 @@ async def test_a_quiet_watch_is_kept_alive_and_ends_after_its_time(store: Store,
 
 
 async def read_into(sequences: list[int], events: AsyncIterator[result_pb2.ResultEvent]) -> None:
-    async for event in events:
-        sequences.append(event.sequence)
+    async with asyncio.timeout(20):
+        async for event in events:
+            sequences.append(event.sequence)
 
 
 async def test_a_watcher_that_does_not_read_is_told_and_harms_nobody(plane: Plane) -> None:
