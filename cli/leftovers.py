@@ -15,12 +15,14 @@ KILL_GRACE_S = 5.0
 TURN_S = 0.02
 
 
-def sweep(home: Path, modules: frozenset[str] = SERVICES | WORKLOADS, grace_s: float = TERM_GRACE_S) -> int:
-    """End every process of the home that runs one of these modules, its broker, and their children.
+def sweep(home: Path, *, workloads: bool = True, grace_s: float = TERM_GRACE_S) -> int:
+    """End every process of the home that runs one of our services, its broker, and all their children.
+
+    workloads: trainers and inferencers too; without, they go on, and the next control plane adopts them.
 
     They get SIGTERM, and SIGKILL after `grace_s`. Returns how many there were, when all are gone.
     """
-    found = list(_processes(home, modules))
+    found = list(_processes(home, workloads))
     children = [child for process in found for child in _children(process)]
     for process in found:
         _signal(process.terminate)
@@ -46,15 +48,21 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def _processes(home: Path, modules: frozenset[str]) -> Iterator[psutil.Process]:
+def _processes(home: Path, workloads: bool) -> Iterator[psutil.Process]:
     """By command line *and* home: a shell in which somebody exported HEADRACE_HOME is none of ours."""
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
-            if _is_broker(words, home) or (_module(words) in modules and _home(process) == home):
+            is_service = _is_broker(words, home) or _runs_one_of(SERVICES, words, process, home)
+            is_workload = _is_shim(words, home) or _runs_one_of(WORKLOADS, words, process, home)
+            if is_service or (workloads and is_workload):
                 yield process
         except (psutil.Error, OSError):
             continue
+
+
+def _runs_one_of(modules: frozenset[str], words: list[str], process: psutil.Process, home: Path) -> bool:
+    return _module(words) in modules and _home(process) == home
 
 
 def _module(words: list[str]) -> str:
@@ -68,6 +76,11 @@ def _home(process: psutil.Process) -> Path | None:
 
 def _is_broker(words: list[str], home: Path) -> bool:
     return words[-2:] == ["kafka.Kafka", str(home / "kafka" / "server.properties")]
+
+
+def _is_shim(words: list[str], home: Path) -> bool:
+    """The process between the control plane and a workload; its last argument is JSON with its paths."""
+    return len(words) > 2 and words[-2].endswith("control_plane/shim.py") and f"{home}/" in words[-1]
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

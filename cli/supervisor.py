@@ -14,7 +14,7 @@ from typing import Self
 
 from cli.broker import Broker, free_port
 from cli.home import PlatformState, ServiceState, taken, write_state
-from cli.leftovers import SERVICES, sweep
+from cli.leftovers import sweep
 from cli.service import BrokerService, Service, Supervised, grpc_serves, http_ready, last_lines
 from headrace.errors import DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
 from headrace.v1 import error_pb2
@@ -93,7 +93,7 @@ def supervise(home: Path, ports: Ports, *, kafka: str = "", on_change: OnChange 
     Raises FailedPrecondition (home or port in use), Unavailable (Kafka does not answer, a service does not start).
     """
     with taken(home), Signals() as signals:
-        sweep(home, SERVICES)
+        sweep(home, workloads=False)
         Supervisor(home, _usable(ports, kafka), kafka, on_change).run(signals)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cli.leftovers import WORKLOADS, sweep
+from cli.leftovers import sweep
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -41,13 +41,14 @@ def test_only_our_modules_of_this_home_are_ended_with_their_children(modules: Pa
         try:
             assert ours.stdout is not None
             child = int(ours.stdout.readline())
-            assert sweep(home, WORKLOADS) == 1
+            assert sweep(home, workloads=False) == 0
+            assert sweep(home) == 1
             assert ours.wait(10) == -signal.SIGTERM
             assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
             assert of_another_home.poll() is None
             assert somebodys.poll() is None
         finally:
-            sweep(other, WORKLOADS)
+            sweep(other)
             for process in (ours, of_another_home, somebodys):
                 process.kill()
 
