@@ -167,7 +167,7 @@ class Broker:
             raise
         log.info("broker started", extra={"pid": self.pid, "bootstrap_servers": self.bootstrap_servers})
 
-    def wait_ready(self, timeout_s: float = 60.0) -> None:
+    def wait_ready(self, timeout_s: float = 120.0) -> None:
         """Return when the broker answers a client.
 
         Raises Unavailable with the end of its log if it ended instead, DeadlineExceeded after `timeout_s`.

@@ -136,10 +136,9 @@ class RawSink:
         """
         if self._closed:
             return
-        self._closed = True
+        producer, self._closed = self._producer, True
         with self._open:
-            producer = self._start()
-            if not producer.sent:
+            if producer is None or not producer.sent:
                 raise FailedPrecondition(error_pb2.REASON_EMPTY_STREAM, "nothing was sent, so nothing is announced")
             producer.flush()
             self._complete(producer)

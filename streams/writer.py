@@ -132,7 +132,7 @@ class TransactionalWriter:
         producer = self._kafka.producer(self._settings, error_cb=self._on_error)
         while True:
             try:
-                producer.init_transactions(_TURN_S)
+                producer.init_transactions(_turn(deadline))
                 break
             except KafkaException as error:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
@@ -214,10 +214,10 @@ class TransactionalWriter:
     def _call(self, operation: str, *arguments: object) -> None:
         """Call it until it is done. A retriable error means: the same call again, and the producer is tainted."""
         deadline = time.monotonic() + self._commit_timeout_s
-        arguments = arguments if operation == "begin_transaction" else (*arguments, _TURN_S)
+        timed = operation != "begin_transaction"
         while True:
             try:
-                getattr(self._open_producer, operation)(*arguments)
+                getattr(self._open_producer, operation)(*arguments, *([_turn(deadline)] if timed else []))
                 return
             except KafkaException as error:
                 cause = error.args[0]
@@ -262,6 +262,11 @@ class TransactionalWriter:
             self._producer.purge()
             self._producer = None  # its last reference: librdkafka ends its threads
         self._in_transaction = False
+
+
+def _turn(deadline: float) -> float:
+    """How long one call to librdkafka may take."""
+    return max(0.1, min(_TURN_S, deadline - time.monotonic()))
 
 
 _FENCED = frozenset({

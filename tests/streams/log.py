@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from confluent_kafka import TopicPartition
 
 from headrace.v1.stream_pb2 import OffsetRange
-from streams.kafka import Headers, KafkaSettings, Message
+from streams.kafka import Headers, KafkaSettings, Message, log_ends
 from streams.reader import RangeReader
 from streams.writer import StreamProducer, TransactionalWriter
 
@@ -60,6 +60,11 @@ def read(kafka: KafkaSettings, *ranges: OffsetRange, stream_key: str = "", wait_
     """The records of the ranges, without the check before."""
     with RangeReader(kafka, ranges, stream_key=stream_key, wait_s=wait_s) as reader:
         return [message for batch in reader.batches() for message in batch]
+
+
+def seen(kafka: KafkaSettings, topic: str) -> list[bytes | None]:
+    """The values that a read_committed reader sees in partition 0."""
+    return values(read(kafka, offset_range(topic, 0, log_ends(kafka, topic)[0].stable)))
 
 
 def offsets(messages: Iterable[Message]) -> list[int | None]:

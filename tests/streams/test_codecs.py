@@ -50,7 +50,7 @@ def test_kafka_mls_names_mean_its_types(alias: str, dtype: str) -> None:
 
 def test_a_text_is_kept_as_bytes() -> None:
     codec = raw(data_type="uint8", label_type="string")
-    decoded = codec.decode_labels(["katze".encode(), "größe".encode(), b"x" * 65, None])
+    decoded = codec.decode_labels([b"katze", "größe".encode(), b"x" * 65, None])
     assert decoded.rows.tolist() == [b"katze", "größe".encode()]
     assert [bad.index for bad in decoded.bad] == [2, 3]
 
@@ -137,12 +137,12 @@ def test_a_wrong_config_names_every_field(config: dict[str, str], fields: set[st
 
 @given(st.text(max_size=12), st.text(max_size=12))
 def test_any_config_is_taken_or_refused(type_name: str, reshape: str) -> None:
+    reasons = []
     try:
-        codec = raw(data_type=type_name, data_reshape=reshape)
+        raw(data_type=type_name, data_reshape=reshape).decode_samples([b"", b"1234", None])
     except InvalidArgument as error:
-        assert error.reason_name == "INVALID_FORMAT"
-    else:
-        codec.decode_samples([b"", b"1234", None])
+        reasons.append(error.reason_name)
+    assert reasons in ([], ["INVALID_FORMAT"])
 
 
 @pytest.mark.parametrize("data_format", [DATA_FORMAT_AVRO, DATA_FORMAT_JSON, DATA_FORMAT_PROTOBUF])

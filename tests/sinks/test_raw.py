@@ -1,0 +1,204 @@
+"""What a sink announces is in the log, and only that. On a real broker."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
+from headrace.v1.stream_pb2 import DIALECT_HEADRACE, StreamAnnouncement
+from sinks import RawSink
+from streams.control import decode
+from streams.kafka import KafkaSettings, headers_of, log_ends, partitions_of
+from streams.offsets import count_offsets
+from streams.spool import spool_stream
+from tests.streams.log import offset_range, read
+
+Topic = Callable[..., str]
+SendFirst = Callable[[RawSink], None]
+
+
+@pytest.fixture
+def control(topic: Topic) -> str:
+    return topic()
+
+
+@pytest.fixture
+def make(kafka: KafkaSettings, control: str) -> Callable[..., RawSink]:
+    def make_sink(name: str, deployment_id: int = 7, **settings: Any) -> RawSink:
+        return RawSink(kafka.bootstrap_servers, name, deployment_id, control_topic=control, **settings)
+
+    return make_sink
+
+
+def announced(kafka: KafkaSettings, control: str) -> list[StreamAnnouncement]:
+    """All messages of the control topic."""
+    messages = []
+    for message in read(kafka, offset_range(control, 0, log_ends(kafka, control)[0].high)):
+        announcement, dialect = decode(message.key(), headers_of(message), message.value())
+        assert dialect == DIALECT_HEADRACE
+        assert message.key() == b"\x07"
+        messages.append(announcement)
+    return messages
+
+
+def test_arrays_come_back_as_they_were_sent(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(1).integers(0, 255, (10_000, 8, 8)).astype(np.uint8)
+    labels = np.arange(10_000) % 10
+    with make(f"{control}-data", partitions=3, validation_rate=0.2, test_rate=0.1, description="digits") as sink:
+        sink.send_batch(images[:9_999], labels[:9_999])
+        sink.send(images[9_999], labels[9_999])
+    (announcement,) = announced(kafka, control)
+    assert announcement == sink.announcement
+    assert (announcement.deployment_id, announcement.record_count) == (7, 10_000)
+    assert (announcement.validation_rate, announcement.test_rate) == (0.2, 0.1)
+    assert dict(announcement.input_config) == {
+        "data_type": "uint8", "data_reshape": "8 8", "label_type": "int64", "label_reshape": "",
+    }  # fmt: skip
+    assert count_offsets(announcement.ranges) == 10_000
+    assert max(one.end for one in announcement.ranges) - min(one.end for one in announcement.ranges) <= 1
+
+    spool = spool_stream(announcement, kafka, tmp_path)
+    order = np.argsort(spool.read("offsets").astype(np.int64) * 3 + spool.read("partitions"))
+    np.testing.assert_array_equal(spool.read("samples")[order], images)
+    np.testing.assert_array_equal(spool.read("labels")[order].ravel(), labels)
+
+
+def test_two_sinks_in_one_partition_announce_their_own(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
+) -> None:
+    name = f"{control}-shared"
+    with make(name) as first, make(name) as second:
+        for number in range(20):
+            first.send(np.float32(number), 0)
+            first._producer.flush()  # type: ignore[union-attr]  # so that they really interleave
+            second.send(np.float32(-number - 1), 1)
+            second._producer.flush()  # type: ignore[union-attr]
+    of_second, of_first = announced(kafka, control)
+    for announcement, label in ((of_first, 0), (of_second, 1)):
+        assert count_offsets(announcement.ranges) == 39
+        assert announcement.record_count == 20
+        spool = spool_stream(announcement, kafka, tmp_path / str(label))
+        assert Counter(spool.read("labels").ravel().tolist()) == {label: 20}
+        assert spool.others_count == 19
+
+
+def test_a_block_that_ends_by_an_exception_announces_nothing(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink]
+) -> None:
+    with pytest.raises(ZeroDivisionError), make(f"{control}-data") as sink:  # noqa: PT012
+        sink.send(1.0, 1)
+        raise ZeroDivisionError
+    assert announced(kafka, control) == []
+    with pytest.raises(FailedPrecondition):
+        sink.send(1.0, 1)
+
+
+def test_a_sink_that_sent_nothing_announces_nothing(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink]
+) -> None:
+    sink = make(f"{control}-data")
+    with pytest.raises(FailedPrecondition) as caught:
+        sink.close()
+    assert caught.value.reason_name == "EMPTY_STREAM"
+    assert announced(kafka, control) == []
+
+
+def test_closing_twice_announces_once(kafka: KafkaSettings, control: str, make: Callable[..., RawSink]) -> None:
+    with make(f"{control}-data") as sink:
+        sink.send([1.0, 2.0], 1)
+        sink.close()
+    assert len(announced(kafka, control)) == 1
+    assert sink.sent == 1
+
+
+def test_plain_numbers_become_what_was_asked_for(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
+) -> None:
+    with make(f"{control}-data", data_type="float", label_type="uint8", data_reshape="2 -1") as sink:
+        sink.send([1, 2, 3, 4], 5)
+        sink.send([0.5, 1.5, 2.5, 3.5], 250)
+    config = dict(sink.announcement.input_config)
+    assert (config["data_type"], config["data_reshape"], config["label_type"]) == ("float32", "2 2", "uint8")
+    spool = spool_stream(sink.announcement, kafka, tmp_path)
+    assert spool.read("samples").tolist() == [[[1, 2], [3, 4]], [[0.5, 1.5], [2.5, 3.5]]]
+    assert spool.read("labels").tolist() == [[5], [250]]
+
+
+def test_samples_may_have_no_labels(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
+) -> None:
+    with make(f"{control}-data") as sink:
+        sink.send_batch(np.zeros((5, 3)))
+    assert spool_stream(sink.announcement, kafka, tmp_path).labels is None
+
+
+def test_the_records_go_to_all_partitions_of_a_topic_that_is_there(
+    kafka: KafkaSettings, topic: Topic, make: Callable[..., RawSink]
+) -> None:
+    name = topic(4)
+    with make(name) as sink:
+        sink.send_batch(np.zeros(8), np.zeros(8))
+    assert [one.end for one in sink.announcement.ranges] == [2, 2, 2, 2]
+    assert partitions_of(kafka, name) == [0, 1, 2, 3]
+
+
+def first_and(then: SendFirst) -> SendFirst:
+    def send(sink: RawSink) -> None:
+        sink.send([1, 2, 3], 1)
+        then(sink)
+
+    return send
+
+
+@pytest.mark.parametrize(
+    ("send", "reason"),
+    [
+        (first_and(lambda sink: sink.send([1, 2], 1)), "SCHEMA_MISMATCH"),
+        (first_and(lambda sink: sink.send([1.5, 2, 3], 1)), "SCHEMA_MISMATCH"),
+        (first_and(lambda sink: sink.send([1, 2, 3])), "SCHEMA_MISMATCH"),
+        (first_and(lambda sink: sink.send([1, 2, 3], [1, 2])), "SCHEMA_MISMATCH"),
+        (first_and(lambda sink: sink.send_batch(np.zeros((2, 3), int), np.zeros(3))), "SCHEMA_MISMATCH"),
+        (lambda sink: sink.send(["a", "b"], 1), "INVALID_FORMAT"),
+        (lambda sink: sink.send(np.zeros(1_000_000, np.uint8), 1), "INVALID_FIELD"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_announced(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink], send: SendFirst, reason: str
+) -> None:
+    with pytest.raises(HeadraceError) as caught, make(f"{control}-data") as sink:
+        send(sink)
+    assert caught.value.reason_name == reason
+    assert announced(kafka, control) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"data_type": "flat"}, "INVALID_FORMAT"),
+        ({"label_reshape": "1 x"}, "INVALID_FORMAT"),
+        ({"validation_rate": 0.5, "test_rate": 0.5}, "INVALID_FIELD"),
+        ({"validation_rate": -1.0}, "INVALID_FIELD"),
+        ({"deployment_id": -1}, "INVALID_FIELD"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_sent(
+    make: Callable[..., RawSink], settings: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        make("unused", **settings)
+    assert caught.value.reason_name == reason
+
+
+def test_a_producer_needs_no_grpc_no_framework_and_no_database() -> None:
+    heavy = "{'grpc', 'tensorflow', 'torch', 'peewee', 'starlette', 'prometheus_client', 'typer'}"
+    code = f"import sys, sinks; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
