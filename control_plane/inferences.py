@@ -25,7 +25,9 @@ from streams.kafka import KafkaSettings, ensure_topics, offsets_at, partitions_o
 
 log = logging.getLogger(__name__)
 
-TOPIC_TIMEOUT_S = 10.0
+# Together less than the ten seconds that a caller waits.
+ASK_TIMEOUT_S = 4.0
+TOPIC_TIMEOUT_S = 8.0
 # A replica is killed ten seconds after it was asked to end.
 DELETE_WAIT_S = 14.0
 
@@ -182,7 +184,7 @@ def _fixed(changed: set[str]) -> list[FieldViolation]:
 def _prepare_topics(kafka: KafkaSettings, wish: Inference) -> dict[int, int]:
     """Create the topics that are missing, and return where each partition begins."""
     try:
-        partitions = len(partitions_of(kafka, wish.input_topic))
+        partitions = len(partitions_of(kafka, wish.input_topic, ASK_TIMEOUT_S))
     except NotFound:
         partitions = wish.replicas
         ensure_topics(kafka, {wish.input_topic: partitions}, TOPIC_TIMEOUT_S)

@@ -153,15 +153,20 @@ def delete(id: int) -> None:
 
 
 def set_state(id: int, state: int, error: status_pb2.Status | None = None) -> None:
-    """Put an inference into a state, unless it is in it or has ended. One that ends has no replicas any more."""
+    """Put an inference into a state, unless it is in it or has ended. One that ends has no replicas any more.
+
+    One that was asked to stop only ends: what the reconciler saw before that does not undo the wish.
+    """
     row = row_of(InferenceRow, id)
-    if row.state == state or row.state in FINAL_INFERENCE_STATES:
+    is_stopping = row.state == inference_pb2.INFERENCE_STATE_STOPPING
+    is_end = state in FINAL_INFERENCE_STATES
+    if row.state == state or row.state in FINAL_INFERENCE_STATES or (is_stopping and not is_end):
         return
     row.state = state
     row.error_pb = error_bytes(error)
     row.update_time = now_us()
     row.save()
-    if state in FINAL_INFERENCE_STATES:
+    if is_end:
         drop_replicas(id, 0)
     changes.note(Kind.INFERENCE, id)
 

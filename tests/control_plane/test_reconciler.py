@@ -271,3 +271,20 @@ def test_a_control_plane_killed_between_wish_and_record_starts_everything_once(t
                 assert after.log(name) == "begun 1\n"
     finally:
         kill_all(tmp_path)
+
+
+def test_a_wish_to_stop_is_not_undone_by_what_was_seen_before_it(world: World) -> None:
+    inference = world.inference()
+    world.write(lambda: inferences.stop(inference.id))
+    world.write(lambda: inferences.set_state(inference.id, inference_pb2.INFERENCE_STATE_RUNNING))
+    assert world.state_of(inference.id) == inference_pb2.INFERENCE_STATE_STOPPING
+    (result_id,) = world.training("a")
+    deployment = world.deployment_of(result_id)
+    world.write(lambda: deployments.cancel(deployment.id))
+    world.write(lambda: results.requeue(result_id))
+    world.write(lambda: results.give_way(result_id))
+    world.write(lambda: results.record_failure(result_id, LOST_KAFKA, 0))
+    world.write(lambda: results.fail(result_id, LOST_KAFKA))
+    with pytest.raises(FailedPrecondition):
+        world.write(lambda: results.start_attempt(result_id))
+    assert world.result(result_id).state == deployment_pb2.STATE_CANCELLING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from tests.support import eventually
 
 T = TypeVar("T")
 
+RAW = {"data_type": "uint8", "data_reshape": "8 8", "label_type": "uint8", "label_reshape": ""}
+
 
 class World:
     """What a test looks at and tells."""
@@ -28,6 +31,7 @@ class World:
     def __init__(self, home: Path, store: Store) -> None:
         self.home, self.store = home, store
         self.cluster = LocalCluster(home, command=actor)
+        self._numbers = itertools.count()
 
     @contextmanager
     def reconciled(self, max_trainings: int = 2, *, stop_workloads: bool = False) -> Iterator[None]:
@@ -60,7 +64,7 @@ class World:
         stream_id = self.stream(names[0]) if stream else 0
         return list(self.write(lambda: new_training(*names, stream_id=stream_id, start=False)).result_ids)
 
-    def stream(self, key: str, deployment_id: int = 0) -> int:
+    def stream(self, key: str, deployment_id: int = 0, *, incremental: bool = False) -> int:
         """Record an announcement; returns the stream's id."""
         offset = len(self.read(lambda: streams.page(before_id=None, limit=1000)))
         request = stream_catalog_pb2.RecordStreamRequest(
@@ -69,8 +73,9 @@ class World:
             announcement=stream_pb2.StreamAnnouncement(
                 message_id=f"{key} {offset}",
                 deployment_id=deployment_id,
-                ranges=[stream_pb2.OffsetRange(topic="data", partition=0, start=0, end=10)],
+                ranges=[stream_pb2.OffsetRange(topic="no-such-topic", partition=0, start=0, end=10)],
                 input_format=stream_pb2.DATA_FORMAT_RAW,
+                incremental=incremental,
             ),
         )
         recorded = self.write(lambda: streams.record(request)).stream
@@ -132,27 +137,32 @@ class World:
     def log(self, name: str) -> str:
         return self.cluster.read_logs(name, 0).data.decode()
 
+    def finished(self, name: str) -> int:
+        """A finished result of a new model, trained on RAW records."""
+        (result_id,) = self.write(lambda: new_training(name)).result_ids
+        stream = stream_pb2.Stream(input_format=stream_pb2.DATA_FORMAT_RAW, input_config=RAW)
+        outcome = result_collector_pb2.Outcome(stream=stream)
+        finish = result_collector_pb2.StateChange(state=deployment_pb2.STATE_FINISHED)
+        events = [
+            result_collector_pb2.ReportRequest(result_id=result_id, attempt=1, seq=1, outcome=outcome),
+            result_collector_pb2.ReportRequest(result_id=result_id, attempt=1, seq=2, state_change=finish),
+        ]
+        artifact = result_pb2.Artifact(name="model.keras", sha256="0" * 64, size_bytes=1)
+        self.write(lambda: results.add_artifact(result_id, 1, artifact))
+        self.write(lambda: reports.store(result_id, 1, events))
+        return result_id
+
     def inference(self, replicas: int = 1) -> inference_pb2.Inference:
         """A new one, of a new finished result."""
-
-        def create() -> inference_pb2.Inference:
-            number = len(inferences.names())
-            (result_id,) = new_training(f"served {number}").result_ids
-            artifact = result_pb2.Artifact(name="model.keras", sha256="0" * 64, size_bytes=1)
-            results.add_artifact(result_id, 1, artifact)
-            change = result_collector_pb2.StateChange(state=deployment_pb2.STATE_FINISHED)
-            event = result_collector_pb2.ReportRequest(result_id=result_id, attempt=1, seq=1, state_change=change)
-            reports.store(result_id, 1, [event])
-            wish = inference_pb2.Inference(
-                name=f"inference {number}",
-                result_id=result_id,
-                replicas=replicas,
-                input_topic="in",
-                output_topic="out",
-            )
-            return inferences.create(wish)
-
-        return self.write(create)
+        number = next(self._numbers)
+        wish = inference_pb2.Inference(
+            name=f"inference {number}",
+            result_id=self.finished(f"served {number}"),
+            replicas=replicas,
+            input_topic="in",
+            output_topic="out",
+        )
+        return self.write(lambda: inferences.create(wish))
 
     def replica(self, id: int, slot: int) -> Observed | None:
         """The slot's process once it has begun."""
