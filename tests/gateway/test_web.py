@@ -34,6 +34,8 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# A machine that does much else at once is slow, not wrong.
+expect.set_options(timeout=20_000)
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
@@ -88,7 +90,7 @@ class Site:
     async def expect_points(self, result_id: int, count: int) -> None:
         """The curve has so many points, and each of them is drawn once."""
         curve = self.curve(result_id)
-        await expect(curve).to_have_attribute("data-points", str(count), timeout=10_000)
+        await expect(curve).to_have_attribute("data-points", str(count))
         drawn = await curve.locator("path").get_attribute("d") or ""
         places = [float(x) for x in re.findall(r"[ML]([\d.]+) ", drawn)]
         assert len(places) == count
@@ -96,7 +98,7 @@ class Site:
 
     async def expect_liveness(self, liveness: str) -> None:
         mark = self.page.locator(".title .live")
-        await expect(mark).to_have_attribute("data-liveness", liveness, timeout=10_000)
+        await expect(mark).to_have_attribute("data-liveness", liveness)
 
 
 @pytest.fixture
