@@ -31,11 +31,16 @@ class Platform:
     ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end, as a user would, in a folder of no importance."""
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-        return subprocess.run(
-            [sys.executable, "-P", "-m", "cli", *words],
-            env={**clean, "HEADRACE_HOME": str(self.home), **(environment or {})},
-            cwd=self.home.parent, capture_output=True, text=True, timeout=timeout_s, check=False,
-        )  # fmt: skip
+        try:
+            return subprocess.run(
+                [sys.executable, "-P", "-m", "cli", *words],
+                env={**clean, "HEADRACE_HOME": str(self.home), **(environment or {})},
+                cwd=self.home.parent, capture_output=True, text=True, timeout=timeout_s, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as late:
+            said = (late.stdout or b"") + (late.stderr or b"")
+            text = said.decode(errors="replace") if isinstance(said, bytes) else said
+            raise AssertionError(f"headrace {' '.join(words)}: not done, it said:\n{text}\n{self.logs()}") from late
 
     def done(self, *words: str, timeout_s: float = 120) -> str:
         """Run a command that has to succeed, and return what it printed."""
