@@ -132,7 +132,7 @@ def _predict_loop(bootstrap: str, source: str, target: str, rows: int, predict: 
         if not messages:
             continue
         first = first or time.perf_counter()
-        batch = np.frombuffer(b"".join(m.value() for m in messages), np.uint8).reshape(-1, 28, 28)
+        batch = np.frombuffer(b"".join(m.value() or b"" for m in messages), np.uint8).reshape(-1, 28, 28)
         for message, values in zip(messages, predict(batch), strict=True):
             value = orjson.dumps({"values": values}, option=orjson.OPT_SERIALIZE_NUMPY)
             while True:

@@ -1,0 +1,41 @@
+"""`python -m benchmarks [NAME …]`: measures what is named, or everything, and writes RESULTS.md."""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import inference, reading, training
+from benchmarks.report import RESULTS, Ratio, render
+from cli.broker import Broker
+from streams.kafka import KafkaSettings
+
+
+def measure_reading() -> list[Ratio]:
+    """Needs a broker alone."""
+    with tempfile.TemporaryDirectory() as home, Broker(Path(home), port=0, stop_with_parent=True) as broker:
+        return reading.measure(KafkaSettings(broker.bootstrap_servers))
+
+
+BENCHMARKS: dict[str, Callable[[], list[Ratio]]] = {
+    "reading": measure_reading,
+    "training": training.measure,
+    "inference": inference.measure,
+}
+
+
+def main() -> None:
+    """Prints each figure when it is there; the page is written when all were measured."""
+    names = sys.argv[1:] or list(BENCHMARKS)
+    ratios: list[Ratio] = []
+    for name in names:
+        for ratio in BENCHMARKS[name]():
+            print(ratio.row(), flush=True)
+            ratios.append(ratio)
+    if names == list(BENCHMARKS):
+        RESULTS.write_text(render(ratios))
+        print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()
