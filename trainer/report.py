@@ -120,12 +120,15 @@ class Reporter:
         """Reports a new state. FINISHED and FAILED are on this disk when it returns."""
         change = StateChange(state=state, error=None if error is None else error.to_status())
         final = state in FINAL_STATES or error is not None
+        log.info(deployment_pb2.State.Name(state).removeprefix("STATE_").lower())
         self._append(ReportRequest(state_change=change), final=final)
         if final:
             self._journal.sync()
 
     def epoch(self, epoch: Epoch) -> None:
         """Reports an epoch, with its own end as the time."""
+        metrics = {split: dict(values.values) for split, values in epoch.metrics.splits.items()}
+        log.info("epoch %d", epoch.number, extra=metrics)
         self._append(ReportRequest(epoch=epoch))
 
     def outcome(self, outcome: Outcome) -> None:
