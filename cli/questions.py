@@ -24,7 +24,7 @@ SETTLE_S = 1.0
 class Answers:
     """What came for each question: `by_topic[topic][number]` are the answers to question `number`, each its bytes.
 
-    seconds: from the first question to the last first answer. dead_letters: question → why it has no answer.
+    seconds: from the first question's place in the log to the last first answer. dead_letters: question → why it has no answer.
     """
 
     by_topic: dict[str, list[list[bytes]]]
@@ -66,8 +66,8 @@ def ask(
         def read() -> list[Message]:
             return [message for reader in readers for message in reader.read(TURN_S / len(readers))]
 
-        started = last_news = time.monotonic()
-        numbers = _send(kafka, input_topic, questions)
+        numbers, started = _send(kafka, input_topic, questions)
+        last_news = time.monotonic()
         while answers.missing() and time.monotonic() - last_news < timeout_s:
             if _take(read(), numbers, answers, dead_letters):
                 last_news = time.monotonic()
@@ -84,10 +84,13 @@ def _from_end(kafka: KafkaSettings, topic: str) -> TopicFollower:
     return TopicFollower(kafka, topic, {number: ends.high for number, ends in log_ends(kafka, topic).items()})
 
 
-def _send(kafka: KafkaSettings, topic: str, questions: Sequence[bytes]) -> dict[str, int]:
-    """Write the questions and return which place in the log (as `headrace-source` has it) is which question."""
+def _send(kafka: KafkaSettings, topic: str, questions: Sequence[bytes]) -> tuple[dict[str, int], float]:
+    """Write the questions and return which place in the log (as `headrace-source` has it) is which question, and when
+    the first one was there: a new producer needs a second before it may write.
+    """
     places: dict[str, int] = {}
     failures: list[Any] = []
+    confirmed: list[float] = []
     partitions = partitions_of(kafka, topic)
     producer = kafka.producer({"linger.ms": 5})
 
@@ -96,6 +99,7 @@ def _send(kafka: KafkaSettings, topic: str, questions: Sequence[bytes]) -> dict[
             if error is not None:
                 failures.append(error)
             else:
+                confirmed.append(time.monotonic())
                 places[f"{topic}/{message.partition()}/{message.offset()}"] = number
 
         return report
@@ -115,7 +119,7 @@ def _send(kafka: KafkaSettings, topic: str, questions: Sequence[bytes]) -> dict[
             f"Kafka did not confirm {missing} of {len(questions)} records",
             count=missing,
         )
-    return places
+    return places, confirmed[0] if confirmed else time.monotonic()
 
 
 def _take(messages: Sequence[Message], numbers: dict[str, int], answers: Answers, dead_letters: str) -> bool:
