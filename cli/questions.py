@@ -24,7 +24,8 @@ SETTLE_S = 1.0
 class Answers:
     """What came for each question: `by_topic[topic][number]` are the answers to question `number`, each its bytes.
 
-    seconds: from the first question's place in the log to the last first answer. dead_letters: question → why it has no answer.
+    seconds: from the first question's place in the log to the last first answer.
+    dead_letters: question → why it has no answer.
     """
 
     by_topic: dict[str, list[list[bytes]]]
