@@ -13,7 +13,7 @@ from streams.kafka import KafkaSettings, watermarks
 log = logging.getLogger(__name__)
 
 # A broker that is away makes a list slow, not fail.
-ASK_TIMEOUT_S = 3.0
+ASK_TIMEOUT_S = 5.0
 
 # Partition to (first offset, end offset); None: no such topic.
 Ends = Mapping[int, tuple[int, int]] | None

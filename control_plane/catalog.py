@@ -25,7 +25,7 @@ from streams.offsets import format_ranges
 
 AWAIT_LIMIT_S = 30.0
 # Less than a caller's deadline, so that he hears which broker is away.
-TOPIC_TIMEOUT_S = 3.0
+TOPIC_TIMEOUT_S = 6.0
 
 # What an announcement and the stream that came of it have in common.
 _SAID = (

@@ -12,7 +12,7 @@ from streams.writer import StreamProducer
 
 # A person waits for the answer.
 DELIVERY_TIMEOUT_S = 10.0
-ASK_TIMEOUT_S = 3.0
+ASK_TIMEOUT_S = 6.0
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ POLL_S = 0.2
 # Pauses while the broker is away.
 RETRY_S = 1.0
 # Less than a caller's deadline, so that he hears that the broker is away.
-ASK_TIMEOUT_S = 3.0
+ASK_TIMEOUT_S = 6.0
 
 Prediction = predictions_pb2.Prediction
 Answer = Prediction | Refused
