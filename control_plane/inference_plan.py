@@ -18,13 +18,18 @@ from control_plane.actions import (
 )
 from control_plane.cluster import Exit, Observed
 from control_plane.names import replica_name, replica_of
-from control_plane.retries import end_error, is_due, is_permanent, pause_us
+from control_plane.retries import SECOND_US, end_error, is_due, is_permanent, pause_us
 from control_plane.store.inferences import Replica
 from headrace.v1 import inference_pb2
 from headrace.v1.inference_pb2 import Inference
 
 # A replica ends between two transactions.
 STOP_GRACE_S = 10.0
+# It reports once a second. One that is silent for so long does not answer; one that stays silent is started again.
+SILENT_US = 10 * SECOND_US
+HUNG_US = 60 * SECOND_US
+# A silence that is longer was never seen while it grew: the clock was set, or the machine slept.
+UNREAL_US = 300 * SECOND_US
 
 # What a running replica need not know of.
 _NOT_SPEC = (
@@ -40,15 +45,20 @@ def plan_inferences(
     replicas: Sequence[Replica],
     workloads: Mapping[str, Observed],
     now_us: int,
+    heard_since_us: int = 0,
 ) -> list[Action]:
-    """Every action that the present state calls for. `inferences` have not ended; `workloads` are all there are."""
+    """Every action that the present state calls for. `inferences` have not ended; `workloads` are all there are.
+
+    Before `heard_since_us` nobody heard the reports of replicas.
+    """
     running = _by_inference(workloads)
     known: dict[int, dict[int, Replica]] = defaultdict(dict)
     for replica in replicas:
         known[replica.inference_id][replica.slot] = replica
     actions: list[Action] = []
     for inference in inferences:
-        actions += _Inference(inference, known[inference.id], running.pop(inference.id, {}), now_us).plan()
+        slots = running.pop(inference.id, {})
+        actions += _Inference(inference, known[inference.id], slots, now_us, heard_since_us).plan()
     for leftover in running.values():
         actions += _end(leftover)
     return actions
@@ -66,8 +76,16 @@ def spec_hash(inference: Inference) -> str:
 class _Inference:
     """One inference that has not ended."""
 
-    def __init__(self, inference: Inference, replicas: Mapping[int, Replica], workloads: Slots, now_us: int) -> None:
-        self._inference, self._replicas, self._workloads, self._now_us = inference, replicas, workloads, now_us
+    def __init__(
+        self,
+        inference: Inference,
+        replicas: Mapping[int, Replica],
+        workloads: Slots,
+        now_us: int,
+        heard_since_us: int,
+    ) -> None:
+        self._inference, self._replicas, self._workloads = inference, replicas, workloads
+        self._now_us, self._heard_since_us = now_us, heard_since_us
         self._spec_hash = spec_hash(inference)
 
     def plan(self) -> list[Action]:
@@ -109,7 +127,10 @@ class _Inference:
             return [*forget, self._start(slot, again=True)]
         if workload.attempt != replica.attempt:
             return [Stop(name, 0.0)]
-        return [] if workload.exit is None else [self._after(replica, workload.exit)]
+        if workload.exit is None:
+            is_hung = HUNG_US < self._silence_us(replica) < UNREAL_US
+            return [Stop(name, 0.0)] if is_hung else []
+        return [self._after(replica, workload.exit)]
 
     def _start(self, slot: int, again: bool = False) -> StartReplica:
         return StartReplica(self._inference, slot, self._spec_hash, again)
@@ -162,7 +183,14 @@ class _Inference:
         if replica is None or workload is None:
             return False
         is_current = workload.is_running and workload.attempt == replica.attempt
-        return is_current and replica.state == inference_pb2.INFERENCE_STATE_RUNNING
+        is_running = is_current and replica.state == inference_pb2.INFERENCE_STATE_RUNNING
+        return is_running and self._silence_us(replica) <= SILENT_US
+
+    def _silence_us(self, replica: Replica) -> int:
+        """For how long a process that was heard once has not been. 0 for one that has not reported yet."""
+        if replica.state == inference_pb2.INFERENCE_STATE_STARTING or replica.report_time_us is None:
+            return 0
+        return self._now_us - max(replica.report_time_us, self._heard_since_us)
 
 
 def _end(slots: Slots) -> list[Action]:

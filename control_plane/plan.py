@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from control_plane.actions import Action, Forget, RemoveWorks, Stop
 from control_plane.cluster import Seen
-from control_plane.inference_plan import plan_inferences
+from control_plane.inference_plan import SILENT_US, plan_inferences
 from control_plane.names import replica_of, replica_work, result_of, trainer_work, work_of
 from control_plane.retries import LONGEST_PAUSE_S, SECOND_US
 from control_plane.store.inferences import Replica
@@ -23,6 +23,8 @@ class Wish:
     results: Sequence[ActiveResult] = ()
     inferences: Sequence[Inference] = ()
     replicas: Sequence[Replica] = ()
+    # Nobody heard what replicas reported before.
+    heard_since_us: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def plan(wish: Wish, seen: Seen, max_trainings: int, now_us: int) -> Plan:
     """`seen` is at least as old as `wish`: a process that was seen to end has stored what it had to say."""
     actions = [
         *plan_trainings(wish.results, seen.workloads, max_trainings, now_us),
-        *plan_inferences(wish.inferences, wish.replicas, seen.workloads, now_us),
+        *plan_inferences(wish.inferences, wish.replicas, seen.workloads, now_us, wish.heard_since_us),
         *_end_strangers(seen),
         *_remove_works(wish, seen),
     ]
@@ -62,5 +64,6 @@ def _remove_works(wish: Wish, seen: Seen) -> list[Action]:
 def _next_s(wish: Wish, now_us: int) -> float | None:
     times = [*(one.retry_time_us for one in wish.results), *(one.retry_time_us for one in wish.replicas)]
     longest_us = LONGEST_PAUSE_S * SECOND_US
+    silent = [SILENT_US / SECOND_US] if wish.replicas else []
     waits = [min(time - now_us, longest_us) / SECOND_US for time in times if time is not None and time > now_us]
-    return min(waits, default=None)
+    return min([*waits, *silent], default=None)

@@ -73,6 +73,7 @@ class Reconciler:
         self._store, self._cluster, self._place = store, cluster, place
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
+        self._heard_since_us = now_us()
         self._seen = Seen()
         store.listen(self._on_commit)
 
@@ -97,7 +98,7 @@ class Reconciler:
         self._woken.clear()
         # In this order: a process that was seen to end has stored all that it had to say.
         self._seen = await self._cluster.list()
-        wish = await self._store.read(_read_wish)
+        wish = await self._store.read(self._read_wish)
         found = plan(wish, self._seen, self._place.max_trainings, now_us())
         due = [RESYNC_S if found.next_s is None else found.next_s]
         for action in found.actions:
@@ -105,6 +106,9 @@ class Reconciler:
             if not done or isinstance(action, Stop):
                 due.append(SOON_S)
         return min(due)
+
+    def _read_wish(self) -> Wish:
+        return Wish(results.active(), inferences.wanted(), inferences.replicas(), self._heard_since_us)
 
     async def _wait(self, stop: asyncio.Event, limit_s: float) -> None:
         deadline = time.monotonic() + limit_s
@@ -203,10 +207,6 @@ async def reconciling(reconciler: Reconciler) -> AsyncIterator[None]:
     finally:
         stop.set()
         await running
-
-
-def _read_wish() -> Wish:
-    return Wish(results.active(), inferences.wanted(), inferences.replicas())
 
 
 def _concerns(change: Change) -> bool:

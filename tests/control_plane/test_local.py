@@ -196,8 +196,10 @@ def test_a_killed_shim_takes_its_workload_along_and_leaves_an_unknown_end(home: 
     cluster = LocalCluster(home, command=script(GRACEFUL))
     cluster.start(workload())
     eventually(lambda: "ready" in logged(cluster))
-    shim = psutil.Process(seen(cluster).pid).ppid()
-    os.kill(shim, signal.SIGKILL)
+    child = psutil.Process(seen(cluster).pid)
+    os.kill(child.ppid(), signal.SIGKILL)
+    # By itself, with no control plane that looks.
+    eventually(lambda: not child.is_running())
     assert ended(cluster) == Exit()
     assert not of_home(home)
 

@@ -305,6 +305,7 @@ def replica(
     failures: int = 0,
     retry_in_s: float | None = None,
     error: status_pb2.Status | None = None,
+    silent_s: float | None = None,
 ) -> Replica:
     return Replica(
         inference_id=id,
@@ -314,7 +315,7 @@ def replica(
         restart_count=0,
         failure_count=failures,
         retry_time_us=None if retry_in_s is None else NOW + int(retry_in_s * SECOND),
-        report_time_us=None,
+        report_time_us=None if silent_s is None else NOW - int(silent_s * SECOND),
         error=error,
     )
 
@@ -377,6 +378,22 @@ def test_a_permanent_failure_of_a_replica_is_that_of_the_inference() -> None:
     assert from_status(silent.error).metadata["exit_code"] == "12"
     # What is left of it is stopped like anything that nobody wants.
     assert planned([], [process(0)]) == [Stop("infer-1-0", 10.0)]
+
+
+def test_a_replica_that_falls_silent_does_not_answer_and_is_started_again() -> None:
+    assert kept(inference(), [replica(silent_s=9)], [process()]) == []
+    degraded = SetInferenceState(1, DEGRADED)
+    assert kept(inference(), [replica(silent_s=11)], [process()]) == [degraded]
+    assert kept(inference(), [replica(silent_s=61)], [process()]) == [Stop("infer-1-0", 0.0), degraded]
+    # A clock that was set forward kills nothing.
+    assert kept(inference(), [replica(silent_s=7200)], [process()]) == [degraded]
+    # Loading a model may take long, and nobody hears a report while the control plane is away.
+    loading = replica(state=I_STARTING, silent_s=600)
+    assert kept(inference(state=I_STARTING), [loading], [process()]) == []
+    away = planned(
+        workloads=[process()], inferences=[inference()], replicas=[replica(silent_s=600)], heard_since_us=NOW - SECOND
+    )
+    assert away == []
 
 
 def test_a_process_of_another_attempt_is_replaced() -> None:
