@@ -1,5 +1,6 @@
 """One attempt as a process: connections and threads around the job, and what its end means for the control plane."""
 
+import errno
 import logging
 import shutil
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 from google.rpc import status_pb2
 
 from headrace.client import connect
-from headrace.errors import HeadraceError, Internal, from_status
+from headrace.errors import HeadraceError, Internal, ResourceExhausted, from_status
 from headrace.failpoints import fail_at
 from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_OK, EXIT_RETRY
 from headrace.v1 import deployment_pb2, error_pb2
@@ -36,6 +37,15 @@ WORTH_ANOTHER_ATTEMPT = frozenset(
         error_pb2.REASON_DISK_FULL,
     }
 )
+
+SHORTAGES = {
+    errno.ENOSPC: error_pb2.REASON_DISK_FULL,
+    errno.EDQUOT: error_pb2.REASON_DISK_FULL,
+    errno.EAGAIN: error_pb2.REASON_OVERLOADED,
+    errno.ENOMEM: error_pb2.REASON_OVERLOADED,
+    errno.EMFILE: error_pb2.REASON_OVERLOADED,
+    errno.ENFILE: error_pb2.REASON_OVERLOADED,
+}
 
 
 class Attempt:
@@ -142,6 +152,12 @@ def as_failure(error: Exception) -> HeadraceError:
     """The error as it is reported; a bug of ours becomes INTERNAL_ERROR with an id that the log explains."""
     if isinstance(error, HeadraceError):
         return error
+    if isinstance(error, OSError) and error.errno in SHORTAGES:
+        return ResourceExhausted(
+            SHORTAGES[error.errno],
+            f"this machine is short of something: {error.strerror}; the next attempt may have more luck",
+            path=error.filename or "",
+        )
     incident = uuid.uuid4().hex[:12]
     log.error("a bug ended the training", exc_info=error, extra={"id": incident})
     return Internal(

@@ -62,12 +62,14 @@ class Reporter:
         result_id: int,
         attempt: int,
         on_refused: Callable[[HeadraceError], None],
+        call_s: float = CALL_S,
     ) -> None:
         self._collector = collector
         self._journal = journal
         self._result_id = result_id
         self._attempt = attempt
         self._on_refused = on_refused
+        self._call_s = call_s
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._call: Any = None
@@ -188,7 +190,7 @@ class Reporter:
 
     def _step(self) -> bool:
         """One connection, from hello to its end. True when the collector answered at all."""
-        talk = _Talk(self._hello(), self._journal, self._changed)
+        talk = _Talk(self._hello(), self._journal, self._changed, self._call_s)
         answered = False
         try:
             for response in self._open(talk):
@@ -202,7 +204,7 @@ class Reporter:
         return answered
 
     def _open(self, talk: "_Talk") -> Iterator[ReportResponse]:
-        call: Any = self._collector.Report(talk.requests(), timeout=2 * CALL_S)
+        call: Any = self._collector.Report(talk.requests(), timeout=2 * self._call_s)
         with self._changed:
             self._call = call
         if self._stopped.is_set():
@@ -261,13 +263,13 @@ def overtaken(attempt: int) -> HeadraceError:
 class _Talk:
     """What one connection says. Its requests are pulled by gRPC, on a thread that ends with them."""
 
-    def __init__(self, hello: ReportRequest, journal: Journal, changed: threading.Condition) -> None:
+    def __init__(self, hello: ReportRequest, journal: Journal, changed: threading.Condition, call_s: float) -> None:
         self._hello = hello
         self._journal = journal
         self._changed = changed
         self._offset = -1  # in the journal; not known before the answer to hello
         self._ended = False
-        self._ends = time.monotonic() + CALL_S
+        self._ends = time.monotonic() + call_s
 
     @property
     def begun(self) -> bool:

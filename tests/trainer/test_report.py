@@ -33,11 +33,13 @@ def reporting(
     *,
     attempt: int = 1,
     on_refused: Callable[[HeadraceError], None] = lambda error: None,
+    call_s: float = 60.0,
 ) -> Iterator[Reporter]:
     with ExitStack() as stack:
         stub = ResultCollectorStub(stack.enter_context(connect(collector.address)))
         journal = stack.enter_context(Journal(folder / f"report-{attempt}.journal"))
-        reporter = stack.enter_context(Reporter(stub, journal, result_id=1, attempt=attempt, on_refused=on_refused))
+        reporter = Reporter(stub, journal, result_id=1, attempt=attempt, on_refused=on_refused, call_s=call_s)
+        stack.enter_context(reporter)
         assert reporter.await_hello(PATIENCE_S, threading.Event())
         yield reporter
 
@@ -89,6 +91,15 @@ def test_the_oracle_catches_a_collector_that_acknowledges_before_it_stores(tmp_p
         reporter.flush(1.0)
     collector.stop()
     assert not told_exactly_once(collector, 7)
+
+
+def test_a_connection_is_made_anew_now_and_then(collector: MemoryCollector, tmp_path: Path) -> None:
+    with reporting(collector, tmp_path, call_s=0.1) as reporter:
+        for number in range(1, 31):
+            report_epochs(reporter, range(number, number + 1))
+            assert reporter.flush(PATIENCE_S)
+            eventually(lambda: collector.hellos > number // 10)  # noqa: B023
+    assert told_exactly_once(collector, 30)
 
 
 def test_reports_wait_while_the_collector_is_away(collector: MemoryCollector, tmp_path: Path) -> None:
