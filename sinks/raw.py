@@ -125,8 +125,8 @@ class RawSink:
         for start in range(0, len(samples), _ROWS_AT_ONCE):
             values = self._samples.rows(samples[start : start + _ROWS_AT_ONCE])
             keys = self._labels.rows(None if labels is None else labels[start : start + _ROWS_AT_ONCE])
-            for value, key, partition in zip(values, keys, self._partitions, strict=False):
-                producer.send(partition, key, value)
+            # Keys and partitions have no end; values go first, so that no partition is taken for nothing.
+            producer.send_all(zip(values, keys, self._partitions, strict=False))
 
     def close(self) -> None:
         """Wait until Kafka has confirmed every record, then announce the stream. A second call does nothing.

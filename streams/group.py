@@ -43,16 +43,18 @@ _METADATA_MAGIC = b"CGMDv2:"
 # Partitions, as their numbers.
 PartitionsCallback = Callable[[Sequence[int]], None]
 
-_SETTINGS: Mapping[str, Any] = {
+_FIXED: Mapping[str, Any] = {
     "group.protocol": "classic",
     "partition.assignment.strategy": "cooperative-sticky",
+    # An end-of-partition event tells the position behind transaction markers; without it the lag of a partition whose
+    # last offset is a marker would never be zero.
+    "enable.partition.eof": True,
+}
+_DEFAULTS: Mapping[str, Any] = {
     "session.timeout.ms": 15000,
     "heartbeat.interval.ms": 1000,  # by its answer a member hears of a rebalance
     "max.poll.interval.ms": 300000,
     "queued.max.messages.kbytes": 16384,
-    # An end-of-partition event tells the position behind transaction markers; without it the lag of a partition whose
-    # last offset is a marker would never be zero.
-    "enable.partition.eof": True,
 }
 
 
@@ -115,7 +117,7 @@ class GroupReader:
         self._start_offsets = dict(start_offsets or {})
         self._callbacks = {"assign": on_assign, "revoke": on_revoke, "lost": on_lost}
         membership = {"group.id": group_id} | ({"group.instance.id": slot} if slot else {})
-        self._settings = {**_SETTINGS, **membership, **(settings or {})}
+        self._settings = {**_FIXED, **membership, **(settings or {})}
         self._consumer: Consumer | None = None
         self._assigned: set[int] = set()
         self._paused = False
@@ -127,7 +129,7 @@ class GroupReader:
 
     def __enter__(self) -> GroupReader:
         self._closing, self._failure = False, None
-        self._consumer = self._kafka.consumer(self._settings)
+        self._consumer = self._kafka.consumer(self._settings, defaults=_DEFAULTS)
         self._consumer.subscribe(
             [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )

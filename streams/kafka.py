@@ -83,20 +83,38 @@ class KafkaSettings:
     bootstrap_servers: str
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def consumer(self, settings: Mapping[str, Any] | None = None, *, error_cb: ErrorCallback | None = None) -> Consumer:
+    def consumer(
+        self,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        error_cb: ErrorCallback | None = None,
+    ) -> Consumer:
         """A consumer that commits nothing by itself, sees committed records only and never jumps.
 
-        The caller closes it.
+        `settings` win over the options, the options over `defaults`. The caller closes it. Raises InvalidArgument for
+        properties that librdkafka does not know.
         """
         group = {"group.id": "headrace"}  # librdkafka wants one, also where partitions are assigned by hand
-        return Consumer({**group, **self._config(_CONSUMER, settings, error_cb)}, logger=_ClientLog())
+        with kafka_errors(self):
+            config = self._config({**_CONSUMER, **group, **(defaults or {})}, settings, error_cb)
+            return Consumer(config, logger=_ClientLog())
 
-    def producer(self, settings: Mapping[str, Any] | None = None, *, error_cb: ErrorCallback | None = None) -> Producer:
-        """An idempotent producer (`acks=all`)."""
-        return Producer(self._config(_PRODUCER, settings, error_cb), logger=_ClientLog())
+    def producer(
+        self,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        error_cb: ErrorCallback | None = None,
+    ) -> Producer:
+        """An idempotent producer (`acks=all`); arguments and errors as of `consumer`."""
+        with kafka_errors(self):
+            config = self._config({**_PRODUCER, **(defaults or {})}, settings, error_cb)
+            return Producer(config, logger=_ClientLog())
 
     def admin(self) -> AdminClient:
-        return AdminClient(self._config({}, None, None), logger=_ClientLog())
+        with kafka_errors(self):
+            return AdminClient(self._config({}, None, None), logger=_ClientLog())
 
     def _config(
         self, defaults: Mapping[str, Any], settings: Mapping[str, Any] | None, error_cb: ErrorCallback | None

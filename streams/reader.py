@@ -20,7 +20,6 @@ from headrace.v1 import error_pb2
 from headrace.v1.stream_pb2 import OffsetRange
 from streams.control import STREAM_HEADER
 from streams.kafka import (
-    REQUEST_TIMEOUT_S,
     KafkaSettings,
     LogEnds,
     as_headrace_error,
@@ -48,8 +47,7 @@ _MAX_BATCH = 10_000
 _FIRST_BATCH = 500
 _BATCH_BYTES = 16 * 1024 * 1024
 
-_SETTINGS = {
-    "enable.partition.eof": True,
+_DEFAULTS = {
     "queued.max.messages.kbytes": 32 * 1024,
     "fetch.wait.max.ms": 100,
 }
@@ -140,7 +138,7 @@ class RangeReader:
         )
 
     def __enter__(self) -> RangeReader:
-        self._consumer = self._kafka.consumer(_SETTINGS)
+        self._consumer = self._kafka.consumer({"enable.partition.eof": True}, defaults=_DEFAULTS)
         return self
 
     def __exit__(
@@ -193,9 +191,8 @@ class RangeReader:
 
     def _first_missing(self) -> tuple[OffsetRange, LogEnds] | None:
         """The first range that is not yet written in full. Raises for those that never will be."""
-        timeout_s = min(REQUEST_TIMEOUT_S, max(1.0, self._wait_s))
         topics = sorted({one.topic for one in self._ranges})
-        ends = {topic: log_ends(self._kafka, topic, timeout_s) for topic in topics}
+        ends = {topic: log_ends(self._kafka, topic) for topic in topics}
         missing, written = None, 0
         for one in self._ranges:
             if one.partition not in ends[one.topic]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -19,12 +19,15 @@ from streams.kafka import Headers, KafkaSettings, as_headrace_error, is_transien
 log = logging.getLogger(__name__)
 
 COMMIT_TIMEOUT_S = 30.0
+# A record that is not confirmed for so long is refused; a flush waits a little longer, to hear of it.
 DELIVERY_TIMEOUT_S = 120.0
+_FLUSH_TIMEOUT_S = DELIVERY_TIMEOUT_S + 5.0
 # librdkafka's message.max.bytes, key and headers included.
 MESSAGE_MAX_BYTES = 1_000_000
 _ANY_PARTITION = -1
 # One call to librdkafka waits so long; the next one continues it.
 _TURN_S = 5.0
+_FLUSH_TURN_S = 0.5
 # Delivery reports are served once per so many records.
 _POLL_EVERY = 256
 
@@ -33,6 +36,7 @@ _BOUNDED: Mapping[str, Any] = {
     "queue.buffering.max.kbytes": 64 * 1024,
     "queue.buffering.max.messages": 100_000,
 }
+_CONFIRMED: Mapping[str, Any] = {**_BOUNDED, "message.timeout.ms": int(DELIVERY_TIMEOUT_S * 1000)}
 _TRANSACTIONAL: Mapping[str, Any] = {
     **_BOUNDED,
     # It covers producing and committing only: a transaction is opened after the model has answered.
@@ -98,7 +102,7 @@ class TransactionalWriter:
         self._kafka = kafka
         self.transactional_id = transactional_id
         self._commit_timeout_s = commit_timeout_s
-        self._settings = {**_TRANSACTIONAL, **(settings or {}), "transactional.id": transactional_id}
+        self._settings = {**(settings or {}), "transactional.id": transactional_id}
         self._producer: Producer | None = None
         self._in_transaction = False
         self._tainted = False
@@ -129,7 +133,7 @@ class TransactionalWriter:
         """
         self._discard()
         deadline = time.monotonic() + self._commit_timeout_s
-        producer = self._kafka.producer(self._settings, error_cb=self._on_error)
+        producer = self._kafka.producer(self._settings, defaults=_TRANSACTIONAL, error_cb=self._on_error)
         while True:
             try:
                 producer.init_transactions(_turn(deadline))
@@ -279,12 +283,12 @@ class BatchProducer:
 
     def __init__(self, kafka: KafkaSettings, *, settings: Mapping[str, Any] | None = None) -> None:
         self._kafka = kafka
-        self._settings = {**_BOUNDED, **(settings or {})}
+        self._settings = settings
         self._producer: Producer | None = None
         self._reports = _Reports()
 
     def __enter__(self) -> BatchProducer:
-        self._producer = self._kafka.producer(self._settings)
+        self._producer = self._kafka.producer(self._settings, defaults=_CONFIRMED)
         return self
 
     def __exit__(
@@ -324,14 +328,14 @@ class BatchProducer:
         assert self._producer is not None, "use the producer in a with block"
         self._producer.poll(0)
 
-    def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+    def flush(self, timeout_s: float = _FLUSH_TIMEOUT_S) -> None:
         """Return when every record since the last flush is confirmed.
 
         Raises Unavailable (NOT_DELIVERED) with their number if some are not: read the input again from the committed
         offset. They are forgotten here.
         """
         assert self._producer is not None, "use the producer in a with block"
-        self._producer.flush(timeout_s)
+        _flush(self._producer, timeout_s)
         reports, self._reports = self._reports, _Reports()
         if reports.delivered < reports.sent:
             self._producer.purge()
@@ -355,12 +359,12 @@ class StreamProducer:
         self._kafka = kafka
         self.topic = topic
         self._headers = headers
-        self._settings = {**_BOUNDED, "linger.ms": 20, **(settings or {})}
+        self._settings = settings
         self._producer: Producer | None = None
         self._reports = _Reports()
 
     def __enter__(self) -> StreamProducer:
-        self._producer = self._kafka.producer(self._settings)
+        self._producer = self._kafka.producer(self._settings, defaults={**_CONFIRMED, "linger.ms": 20})
         return self
 
     def __exit__(
@@ -386,25 +390,37 @@ class StreamProducer:
         Raises InvalidArgument where the record is too large (it is not sent), Unavailable (NOT_DELIVERED) as soon as it
         is known that an earlier one was not delivered.
         """
-        producer, reports = self._open_producer, self._reports
-        try:
-            _enqueue(
-                producer, self.topic, key, value,
-                headers=self._headers, partition=partition, on_delivery=reports.record,
-            )  # fmt: skip
-        except BufferError as error:
-            raise _not_delivered(reports, self._kafka) from error
-        except KafkaException as error:
-            raise as_headrace_error(error.args[0], self._kafka, topic=self.topic) from error
-        reports.sent += 1
-        if reports.sent % _POLL_EVERY == 0:
-            producer.poll(0)
-            if reports.failure is not None:
-                self.flush()
+        self.send_all([(value, key, partition)])
 
-    def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+    def send_all(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
+        """Send records, each as (value, key, partition). Raises what `send` raises."""
+        producer, topic, headers, reports = self._open_producer, self.topic, self._headers, self._reports
+        produce, report = producer.produce, reports.record
+        for value, key, partition in records:
+            try:
+                produce(topic, value, key, partition=partition, on_delivery=report, headers=headers)
+            except (BufferError, KafkaException):
+                self._send_patiently(partition, key, value)
+            reports.sent += 1
+            if reports.sent % _POLL_EVERY == 0:
+                producer.poll(0)
+                if reports.failure is not None:
+                    self.flush()
+
+    def _send_patiently(self, partition: int, key: bytes | None, value: bytes | None) -> None:
+        """Once more: wait while the queue is full, and tell why it cannot be sent."""
+        try:
+            with kafka_errors(self._kafka, topic=self.topic):
+                _enqueue(
+                    self._open_producer, self.topic, key, value,
+                    headers=self._headers, partition=partition, on_delivery=self._reports.record,
+                )  # fmt: skip
+        except BufferError as error:
+            raise _not_delivered(self._reports, self._kafka) from error
+
+    def flush(self, timeout_s: float = _FLUSH_TIMEOUT_S) -> None:
         """Return when every record is confirmed. Raises NOT_DELIVERED with the number of those that are not."""
-        self._open_producer.flush(timeout_s)
+        _flush(self._open_producer, timeout_s)
         if self._reports.delivered < self._reports.sent:
             raise _not_delivered(self._reports, self._kafka)
 
@@ -412,7 +428,7 @@ class StreamProducer:
         """From the first to the last confirmed offset in each partition. Others may have written between them."""
         return [
             stream_pb2.OffsetRange(topic=self.topic, partition=number, start=first, end=last + 1)
-            for number, (first, last) in sorted(self._reports.spans.items())
+            for number, first, last in self._reports.spans()
         ]
 
     def announce(self, topic: str, key: bytes, value: bytes, headers: Headers) -> None:
@@ -420,7 +436,7 @@ class StreamProducer:
         reports = _Reports(sent=1)
         with kafka_errors(self._kafka, topic=topic):
             _enqueue(self._open_producer, topic, key, value, headers=headers, on_delivery=reports.record)
-        self._open_producer.flush(DELIVERY_TIMEOUT_S)
+        _flush(self._open_producer, _FLUSH_TIMEOUT_S)
         if reports.delivered < 1:
             raise _not_delivered(reports, self._kafka)
 
@@ -430,32 +446,36 @@ class StreamProducer:
         return self._producer
 
 
-@dataclass
+@dataclass(slots=True)
 class _Reports:
-    """What the delivery reports said. spans: partition → (first, last) confirmed offset."""
+    """What the delivery reports said. firsts, lasts: partition → confirmed offset."""
 
     sent: int = 0
     delivered: int = 0
     failed: int = 0
     failure: KafkaError | None = None
-    spans: dict[int, tuple[int, int]] = field(default_factory=dict)
+    firsts: dict[int | None, int | None] = field(default_factory=dict)
+    lasts: dict[int | None, int | None] = field(default_factory=dict)
 
     @property
     def outstanding(self) -> int:
         return self.sent - self.delivered - self.failed
+
+    def spans(self) -> list[tuple[int, int, int]]:
+        """(partition, first, last) by partition."""
+        return sorted((number, first, self.lasts[number]) for number, first in self.firsts.items())  # type: ignore[misc]
 
     def record(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self.failed += 1
             self.failure = self.failure or error
             return
+        # Once per record: no more than it needs. Reports of one partition come in the order of their offsets.
         self.delivered += 1
         partition, offset = message.partition(), message.offset()
-        assert partition is not None
-        assert offset is not None
-        # Reports of one partition come in the order of their offsets.
-        first, _ = self.spans.get(partition, (offset, offset))
-        self.spans[partition] = (first, offset)
+        if partition not in self.firsts:
+            self.firsts[partition] = offset
+        self.lasts[partition] = offset
 
 
 def _enqueue(
@@ -494,6 +514,13 @@ def _enqueue(
             if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
                 raise _too_large(topic, key, value) from error
             raise
+
+
+def _flush(producer: Producer, timeout_s: float) -> None:
+    """In short turns: while librdkafka waits, Ctrl-C is not heard."""
+    deadline = time.monotonic() + timeout_s
+    while producer.flush(min(_FLUSH_TURN_S, max(0.0, deadline - time.monotonic()))) and time.monotonic() < deadline:
+        pass
 
 
 def _not_delivered(reports: _Reports, kafka: KafkaSettings) -> HeadraceError:

@@ -10,7 +10,6 @@ from headrace.errors import (
     Cancelled,
     DeadlineExceeded,
     FailedPrecondition,
-    HeadraceError,
     InvalidArgument,
     NotFound,
 )
@@ -232,11 +231,3 @@ def test_reading_stops_when_it_is_told_to(kafka: KafkaSettings, topic: Topic) ->
             reader.check(on_wait=lambda wait: stop.set())
         with pytest.raises(Cancelled):
             list(reader.batches())
-
-
-def test_a_cluster_that_does_not_answer_is_named() -> None:
-    away = KafkaSettings("127.0.0.1:1")
-    with RangeReader(away, [offset_range("t", 0, 1)], wait_s=0.1) as reader, pytest.raises(HeadraceError) as caught:
-        reader.check()
-    assert caught.value.reason_name == "KAFKA_UNAVAILABLE"
-    assert caught.value.metadata["bootstrap_servers"] == "127.0.0.1:1"

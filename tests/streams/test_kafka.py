@@ -1,0 +1,55 @@
+"""Clients, topics and the errors of Kafka."""
+
+from collections.abc import Callable
+
+import pytest
+
+from headrace.errors import HeadraceError, InvalidArgument, NotFound, Unavailable
+from streams.kafka import KafkaSettings, await_kafka, ensure_topics, log_ends, partitions_of, topic_config, watermarks
+from tests.streams.log import write
+
+Topic = Callable[..., str]
+AWAY = KafkaSettings("127.0.0.1:1")
+
+
+def test_topics_are_made_once_and_stay_as_they_are(kafka: KafkaSettings, topic: Topic) -> None:
+    name = topic(2, retention_ms="1000000")
+    ensure_topics(kafka, {name: 5, f"{name}-other": 1})
+    assert partitions_of(kafka, name) == [0, 1]
+    assert topic_config(kafka, name)["retention.ms"] == "1000000"
+    assert partitions_of(kafka, f"{name}-other") == [0]
+
+
+def test_a_log_has_ends(kafka: KafkaSettings, topic: Topic) -> None:
+    name = topic(2)
+    write(kafka, name, [b"x"] * 3, partition=1)
+    assert log_ends(kafka, name) == {0: (0, 0, 0), 1: (0, 3, 3)}
+    assert watermarks(kafka, name) == {0: (0, 0), 1: (0, 3)}
+
+
+@pytest.mark.parametrize("ask", [partitions_of, log_ends, watermarks])
+def test_asking_for_a_topic_does_not_make_it(kafka: KafkaSettings, ask: Callable[[KafkaSettings, str], object]) -> None:
+    for _ in range(2):
+        with pytest.raises(NotFound) as caught:
+            ask(kafka, "never-made")
+        assert caught.value.reason_name == "UNKNOWN_TOPIC"
+
+
+@pytest.mark.parametrize("name", ["sp ace", "", "..", "x" * 250])
+def test_a_wrong_name_is_refused(kafka: KafkaSettings, name: str) -> None:
+    with pytest.raises(HeadraceError) as caught:
+        ensure_topics(kafka, {name: 1})
+    assert caught.value.reason_name == "INVALID_FIELD"
+
+
+def test_a_cluster_that_is_away_is_named() -> None:
+    with pytest.raises(Unavailable) as caught:
+        await_kafka(AWAY, timeout_s=0.2)
+    assert caught.value.reason_name == "KAFKA_UNAVAILABLE"
+    assert caught.value.metadata["bootstrap_servers"] == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize("client", ["consumer", "producer", "admin"])
+def test_an_option_that_is_not_known_is_named(client: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"no\.such\.option"):
+        getattr(KafkaSettings("127.0.0.1:1", {"no.such.option": "1"}), client)()
