@@ -112,6 +112,7 @@ class RangeReader:
         """The partitions that are read: what the numbers of `RecordBatch.places` stand for."""
         self._numbers = {place: number for number, place in enumerate(self.places)}
         self._one_topic = len({topic for topic, _ in self.places}) == 1
+        self._partitions = np.array([partition for _, partition in self.places], np.int64)
         # Of the ranges that are being read.
         self._starts: dict[Place, int] = {}
         self._ends: dict[Place, int] = {}
@@ -277,7 +278,7 @@ class RangeReader:
             return np.zeros(len(messages), np.int64)
         if self._one_topic:
             partitions = np.fromiter(map(Message.partition, messages), np.int64, len(messages))
-            return np.searchsorted([partition for _, partition in self.places], partitions)
+            return np.searchsorted(self._partitions, partitions)
         numbers = self._numbers
         return np.fromiter((numbers[_place(message)] for message in messages), np.int64, len(messages))
 

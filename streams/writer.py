@@ -19,6 +19,7 @@ from streams.kafka import Headers, KafkaSettings, as_headrace_error, is_transien
 log = logging.getLogger(__name__)
 
 COMMIT_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 5.0
 # A record that is not confirmed for so long is refused; a flush waits a little longer, to hear of it.
 DELIVERY_TIMEOUT_S = 120.0
 _FLUSH_TIMEOUT_S = DELIVERY_TIMEOUT_S + 5.0
@@ -204,6 +205,7 @@ class TransactionalWriter:
 
     def close(self) -> None:
         """Abort what is open, as far as Kafka can be reached, and close."""
+        self._commit_timeout_s = min(self._commit_timeout_s, CLOSE_TIMEOUT_S)
         try:
             self.abort()
         except HeadraceError as error:
