@@ -1,10 +1,7 @@
-"""The embedded broker keeps its data, whatever happens to it, and says why it cannot start."""
+"""The embedded broker says why it cannot start. (That it outlives a kill: tests/streams/test_broker_faults.py.)"""
 
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,8 +10,6 @@ import pytest
 from cli.broker import Broker
 from cli.kafka_download import kafka_jars
 from headrace.errors import FailedPrecondition, Unavailable
-from streams.kafka import KafkaSettings, ensure_topics, watermarks
-from streams.writer import BatchProducer
 from tests.support import eventually
 
 OWNER = """
@@ -26,25 +21,6 @@ broker.start()
 print(broker.pid, flush=True)
 threading.Event().wait()
 """
-
-
-def test_a_killed_broker_starts_again_on_the_same_data(own_broker: Callable[[], Broker]) -> None:
-    broker = own_broker()
-    kafka, port = KafkaSettings(broker.bootstrap_servers), broker.port
-    ensure_topics(kafka, {"kept": 1})
-    with BatchProducer(kafka) as producer:
-        for number in range(100):
-            producer.produce("kept", None, b"%d" % number)
-        producer.flush()
-
-    os.kill(broker.pid, signal.SIGKILL)
-    eventually(lambda: not broker.pid)
-    broker.kill()
-    broker.start()
-    broker.wait_ready()
-
-    assert broker.port == port
-    assert watermarks(kafka, "kept") == {0: (0, 100)}
 
 
 def test_a_port_in_use_is_named(broker: Broker, tmp_path: Path) -> None:
