@@ -70,6 +70,7 @@ class CodeExecutor(code_executor_pb2_grpc.CodeExecutorServicer):
         except HeadraceError as error:
             answer.diagnostics.append(_diagnostic(error))
         answer.duration.FromNanoseconds(round((time.monotonic() - began) * 1e9))
+        session.close()  # What was printed is complete only now.
         answer.output = session.output
         return answer
 

@@ -59,6 +59,9 @@ def parse(text: str, known: Known) -> tuple[dict[str, Any], list[Problem]]:
         call = ast.parse(f"{_BEFORE}{text}\n)", mode="eval").body
     except SyntaxError as error:
         message = f"{error.msg}; arguments look like `epochs=5, shuffle=True`"
+        last_line = max(1, len(text.splitlines()))
+        if (error.lineno or 1) > last_line:  # At the end of the text, where the call is closed.
+            return {}, [Problem("UNKNOWN_ARGUMENT", message, last_line, len(text.splitlines()[-1]) if text else 1)]
         return {}, [_problem("UNKNOWN_ARGUMENT", message, error.lineno or 1, (error.offset or 1) - 1)]
     except (ValueError, MemoryError, RecursionError) as error:
         return {}, [Problem("UNKNOWN_ARGUMENT", f"cannot be read: {error or type(error).__name__}", 1, 1)]
@@ -93,6 +96,8 @@ def _take(keyword: ast.keyword, known: Known, values: dict[str, Any]) -> Problem
     if name not in known.checks:
         message = f"unknown argument `{name}`; known are {', '.join(known.names)}"
         return _problem("UNKNOWN_ARGUMENT", message, *place)
+    if name in values:
+        return _problem("UNKNOWN_ARGUMENT", f"`{name}` is given twice", *place)
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

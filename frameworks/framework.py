@@ -75,6 +75,9 @@ class Framework(Protocol):
     def warm_up(self) -> None:
         """Makes a tiny model, so that the first real one does not pay for what the library loads late."""
 
+    def begin(self) -> None:
+        """Forgets what earlier models left: generated names count from the start again."""
+
     def seed(self, seed: int) -> None:
         """Seeds Python's, numpy's and the library's random numbers."""
 

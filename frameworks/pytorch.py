@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from frameworks.code import unless_theirs
 from frameworks.failure import Failure, schema_mismatch
 from frameworks.framework import Described, Plan, Scores, Training
 from frameworks.framework import Events as TrainingEvents
-from frameworks.rows import Columns, EpochOrder, Rows, check_class_numbers
+from frameworks.rows import Columns, EpochOrder, Rows, check_class_numbers, shapes_of
 
 LOADER_CHECKS = {
     "shuffle": boolean,
@@ -72,6 +73,9 @@ class PyTorch:
         model = nn.Linear(2, 2)
         torch.optim.Adam(model.parameters())
         self.describe(model)
+
+    def begin(self) -> None:
+        """PyTorch keeps nothing."""
 
     def seed(self, seed: int) -> None:
         """Seeds Python's, numpy's and PyTorch's random numbers."""
@@ -150,15 +154,15 @@ class PyTorch:
             lambda rows: self._evaluate(model, rows, {}, training.batch_size, convert),
         )
         data = _Feed(training.rows, convert, _loader_arguments(arguments))
-        trainer.run(data.epochs(order), max_epochs=arguments["max_epochs"], epoch_length=order.steps)
+        with closing(data.epochs(order)) as batches:
+            trainer.run(batches, max_epochs=arguments["max_epochs"], epoch_length=order.steps)
 
     def evaluate(
         self, model: nn.Module, rows: Rows, arguments: Mapping[str, Any], batch_size: int, *, keep_integers: bool
     ) -> dict[str, float]:
         """The model's own metrics, and its loss, over the rows."""
         model.to(self._device)
-        samples, labels = rows.take(np.arange(min(len(rows), batch_size)))
-        convert = self._conversion(model, _Parts.of(model), samples, labels, keep_integers)
+        convert = self._conversion(model, _Parts.of(model), rows, batch_size, keep_integers)
         return self._evaluate(model, rows, arguments, batch_size, convert)
 
     def scores(self, model: Any, rows: Rows, batch_size: int, *, keep_integers: bool) -> Scores | None:
@@ -219,16 +223,13 @@ class PyTorch:
             raise Failure("EMPTY_STREAM", "there are no rows to train on")
         if training.rows.labels is None:
             raise Failure("SCHEMA_MISMATCH", "the stream has no labels, but the model's loss needs them")
-        samples, labels = training.rows.take(np.arange(min(len(training.rows), training.batch_size)))
-        convert = self._conversion(model, parts, samples, labels, training.keep_integers)
-        if isinstance(parts.loss, nn.CrossEntropyLoss | nn.NLLLoss) and convert.classes:
-            check_class_numbers(training.rows, convert.classes)
-        return convert
+        return self._conversion(model, parts, training.rows, training.batch_size, training.keep_integers)
 
     def _conversion(
-        self, model: nn.Module, parts: _Parts, samples: Columns, labels: Columns | None, keep_integers: bool
+        self, model: nn.Module, parts: _Parts, rows: Rows, batch_size: int, keep_integers: bool
     ) -> Conversion:
-        """How labels have to look for this model and loss, found by a try."""
+        """How labels have to look for this model and loss, found by a try with the first rows."""
+        samples, labels = rows.take(np.arange(min(len(rows), batch_size)))
         model.eval()
         with torch.no_grad():
             try:
@@ -236,6 +237,8 @@ class PyTorch:
             except Exception as error:
                 raise unless_theirs(error, _samples_mismatch(samples, error)) from error
             convert = Conversion.fitting(self, model, labels, answers, keep_integers)
+            if isinstance(parts.loss, nn.CrossEntropyLoss | nn.NLLLoss) and convert.classes:
+                check_class_numbers(rows, convert.classes, parts.loss.ignore_index)
             try:
                 _, target = convert(samples, labels)
                 parts.loss(answers, target)
@@ -268,6 +271,7 @@ class PyTorch:
             output_transform=after_step,
             amp_mode=arguments.get("amp_mode"),
             gradient_accumulation_steps=accumulation,
+            model_fn=_call,
         )
 
         for name, metric in parts.metrics.items():
@@ -294,7 +298,7 @@ class PyTorch:
     ) -> dict[str, float]:
         parts = _Parts.of(model)
         metrics = {"loss": Loss(parts.loss), **parts.metrics}
-        evaluator = create_supervised_evaluator(model, metrics=metrics, device=self._device)
+        evaluator = create_supervised_evaluator(model, metrics=metrics, device=self._device, model_fn=_call)
         order = EpochOrder(
             rows=len(rows),
             batch_size=batch_size,
@@ -303,7 +307,8 @@ class PyTorch:
             drop_last=arguments.get("drop_last", False),
         )
         data = _Feed(rows, convert, _loader_arguments(arguments))
-        evaluator.run(data.epochs(order), max_epochs=1, epoch_length=order.steps)
+        with closing(data.epochs(order)) as batches:
+            evaluator.run(batches, max_epochs=1, epoch_length=order.steps)
         return _numbers(evaluator.state.metrics)
 
 
@@ -397,24 +402,26 @@ class _Feed:
     def __init__(self, rows: Rows, convert: Conversion, loader_arguments: Mapping[str, Any]) -> None:
         self._rows, self._convert, self._loader_arguments = rows, convert, loader_arguments
 
-    def epochs(self, order: EpochOrder) -> Any:
-        """The batches of all epochs, one after the other, without an end."""
+    def epochs(self, order: EpochOrder) -> Generator[tuple[Any, torch.Tensor]]:
+        """The batches of all epochs, one after the other, without an end: close it."""
         if not self._loader_arguments:
-            return (self._batch(positions) for positions in _endless(order))
-        batches: Any = DataLoader(
+            for positions in _endless(order):
+                yield self._convert(*self._rows.take(positions))
+        # Closing the generator ends the loader's processes. The garbage collector would wait for them in vain.
+        for batch in self._loader(order):
+            yield self._convert(*batch)
+
+    def _loader(self, order: EpochOrder) -> Any:
+        return DataLoader(
             self,  # type: ignore[arg-type]
             batch_sampler=_Positions(order),  # type: ignore[arg-type]
             collate_fn=_as_it_is,
             **self._loader_arguments,
         )
-        return (self._convert(*batch) for batch in batches)
 
     def __getitems__(self, positions: Any) -> tuple[Columns, Columns | None]:
         """Called by a DataLoader, perhaps in a process of its own."""
         return self._rows.take(positions)
-
-    def _batch(self, positions: np.ndarray) -> tuple[Any, torch.Tensor]:
-        return self._convert(*self._rows.take(positions))
 
 
 class _Positions:
@@ -523,13 +530,9 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _samples_mismatch(samples: Columns, error: Exception) -> Failure:
-    shapes = {name: tuple(array.shape[1:]) for name, array in samples.items()}
-    given = shapes[""] if set(shapes) == {""} else shapes
-    return schema_mismatch("samples", given, f"something else ({error})"[:1000])
+    return schema_mismatch("samples", shapes_of(samples), f"something else ({error})"[:1000])
 
 
 def _labels_mismatch(labels: Columns | None, answers: Any, error: Exception) -> Failure:
-    shapes = {name: tuple(array.shape[1:]) for name, array in (labels or {}).items()}
-    given = shapes[""] if set(shapes) == {""} else shapes
     answered = tuple(answers.shape[1:]) if isinstance(answers, torch.Tensor) else type(answers).__name__
-    return schema_mismatch("labels", given, f"{answered} with this loss ({error})"[:1000])
+    return schema_mismatch("labels", shapes_of(labels or {}), f"{answered} with this loss ({error})"[:1000])

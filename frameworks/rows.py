@@ -155,10 +155,18 @@ def _shuffled(rows: int, chunk: int, seed: int, number: int) -> np.ndarray:
     return np.concatenate([np.arange(start, min(start + chunk, rows)) for start in starts])
 
 
-def check_class_numbers(rows: Rows, class_count: int) -> None:
-    """Refuses class numbers that the model has no output for. Reads the labels only."""
+def shapes_of(columns: Columns) -> Any:
+    """The shape of one row, or shapes by name, for messages."""
+    shapes = {name: tuple(array.shape[1:]) for name, array in columns.items()}
+    return shapes[""] if set(shapes) == {""} else shapes
+
+
+def check_class_numbers(rows: Rows, class_count: int, ignored: int | None = None) -> None:
+    """Refuses class numbers that the model has no output for; `ignored` is one that the loss leaves out."""
     for array in (rows.labels or {}).values():
         chosen = array[rows.index]
+        if ignored is not None:
+            chosen = chosen[chosen != ignored]
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= class_count):
             message = (
                 f"the stream's labels go from {chosen.min()} to {chosen.max()}, but the model's {class_count} outputs "

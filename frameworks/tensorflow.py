@@ -28,7 +28,7 @@ from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
 from frameworks.failure import Failure, schema_mismatch
 from frameworks.framework import Described, Events, Plan, Scores, Training
-from frameworks.rows import Columns, EpochOrder, Rows, check_class_numbers
+from frameworks.rows import Columns, EpochOrder, Rows, check_class_numbers, shapes_of
 
 VERBOSITY = one_of("auto", 0, 1, 2)
 FIT_CHECKS = {
@@ -65,7 +65,11 @@ class TensorFlow:
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
         model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         self.describe(model)
-        keras.backend.clear_session()
+
+    def begin(self) -> None:
+        """Forgets what earlier models left: generated names count from the start again."""
+        keras.backend.clear_session(free_memory=False)
+        self._traced.clear()
 
     def seed(self, seed: int) -> None:
         """Seeds Python's, numpy's and TensorFlow's random numbers."""
@@ -337,9 +341,9 @@ def _check_data(model: keras.Model, training: Training) -> None:
         raise unless_theirs(error, _samples_mismatch(samples, error)) from error
     if labels is None or type(model).train_step is not keras.Model.train_step:
         return
+    if _is_sparse(model.loss) and hasattr(outputs, "shape"):
+        check_class_numbers(training.rows, int(outputs.shape[-1]), getattr(model.loss, "ignore_class", None))
     _check_labels(model, inputs, labels, outputs)
-    if _is_sparse(model.loss) and training.rows.labels is not None and hasattr(outputs, "shape"):
-        check_class_numbers(training.rows, int(outputs.shape[-1]))
 
 
 def _check_labels(model: keras.Model, inputs: Any, labels: Columns, outputs: Any) -> None:
@@ -347,10 +351,9 @@ def _check_labels(model: keras.Model, inputs: Any, labels: Columns, outputs: Any
     try:
         model.compute_loss(x=inputs, y=tf.nest.map_structure(tf.constant, target), y_pred=outputs, training=False)
     except Exception as error:
-        given = {name: (None, *array.shape[1:]) for name, array in labels.items()}
-        shapes = given[""] if set(given) == {""} else given
-        answered = tf.nest.map_structure(lambda tensor: (None, *tensor.shape[1:]), outputs)
-        mismatch = schema_mismatch("labels", shapes, f"{answered} with this loss ({_first_line(error)})")
+        answered = tf.nest.map_structure(lambda tensor: tuple(tensor.shape[1:]), outputs)
+        taken = f"{answered} with this loss ({_first_line(error)})"
+        mismatch = schema_mismatch("labels", shapes_of(labels), taken)
         raise unless_theirs(error, mismatch) from error
 
 
@@ -372,9 +375,7 @@ def _check_samples(model: keras.Model, columns: Columns) -> None:
 
 
 def _samples_mismatch(samples: Columns, error: Exception) -> Failure:
-    shapes = {name: tuple(array.shape[1:]) for name, array in samples.items()}
-    given = shapes[""] if set(shapes) == {""} else shapes
-    return schema_mismatch("samples", given, f"something else ({_first_line(error)})")
+    return schema_mismatch("samples", shapes_of(samples), f"something else ({_first_line(error)})")
 
 
 def _first_line(error: Exception) -> str:

@@ -132,6 +132,7 @@ class Worker:
 
     def _build(self, request: Frame) -> Frame:
         fields = request.fields
+        self._framework.begin()
         if fields["seed"] is not None:
             self._framework.seed(fields["seed"])
         self._run(fields["imports"], fields["code"])
@@ -143,6 +144,7 @@ class Worker:
     def _load(self, request: Frame) -> Frame:
         fields = request.fields
         self._keep_integers = fields["keep_integers"]
+        self._framework.begin()
         self._run(fields["imports"], fields["code"])
         self._model = self._framework.load_weights(self._model, Path(fields["path"]))
         return self._described()

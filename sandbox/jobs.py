@@ -50,7 +50,9 @@ class FitJob:
     evaluate_args: str = ""
     seed: int = 0
     keep_integers: bool = False
-    """PyTorch: integer samples stay integers. Otherwise they become float32."""
+    """Integer samples stay integers where the model does not declare its inputs. Otherwise they become float32."""
+    in_memory_bytes: int | None = None
+    """Rows of this size or less are loaded; larger ones stay in their files. None: a quarter of the worker's limit."""
 
 
 @dataclass(frozen=True)

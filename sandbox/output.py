@@ -13,6 +13,9 @@ from sandbox.limits import Limits
 
 CHUNK_BYTES = 64 * 1024
 TAIL_BYTES = 8 * 1024
+# The start of a line waits so long, and up to this size, for its end.
+LINE_WAIT_MS = 200
+LINE_BYTES = 8 * 1024
 
 
 class OutputDrain:
@@ -30,6 +33,7 @@ class OutputDrain:
         self._kept = bytearray()
         self._tail = b""
         self._total_bytes = 0
+        self._line = ""
         self._second, self._second_bytes, self._left_out_bytes = 0.0, 0, 0
         self._stop_fd, self._stopper = os.pipe()
         self._thread = threading.Thread(target=self._run, name="worker-output", daemon=True)
@@ -61,16 +65,15 @@ class OutputDrain:
         poller.register(self._fd, select.POLLIN)
         poller.register(self._stop_fd, select.POLLHUP)
         while True:
-            ready = {fd for fd, _ in poller.poll()}
-            if self._fd not in ready:
-                break
-            data = os.read(self._fd, CHUNK_BYTES)
-            if not data:
-                break
+            ready = {fd for fd, _ in poller.poll(LINE_WAIT_MS if self._line else None)}
+            if not ready:
+                self._end_line()
+            data = os.read(self._fd, CHUNK_BYTES) if self._fd in ready else b""
             self._take(data)
-            if self._stop_fd in ready:
+            if ready and (not data or self._stop_fd in ready):
                 break
         self._pass_on(self._decoder.decode(b"", final=True))
+        self._end_line()
         self._mark_gap()
 
     def _take(self, data: bytes) -> None:
@@ -108,5 +111,14 @@ class OutputDrain:
             self._left_out_bytes = 0
 
     def _pass_on(self, text: str) -> None:
+        """Whole lines, as far as lines come whole: whoever takes them may put something before each."""
+        lines, newline, rest = text.rpartition("\n")
+        if newline or len(self._line) > LINE_BYTES:
+            self._line += lines + newline
+            self._end_line()
+        self._line += rest
+
+    def _end_line(self) -> None:
+        text, self._line = self._line, ""
         if self._on_text is not None and text:
             self._on_text(text)

@@ -280,7 +280,7 @@ class WorkerSession:
             "evaluate_args": job.evaluate_args,
             "seed": job.seed,
             "keep_integers": job.keep_integers,
-            "in_memory_bytes": self._in_memory_bytes,
+            "in_memory_bytes": self._in_memory_bytes if job.in_memory_bytes is None else job.in_memory_bytes,
         }
 
     def _fit_event(self, frame: Frame) -> FitProgress | FitEpoch:

@@ -14,6 +14,7 @@ import numpy as np
 
 from frameworks.arguments import Known, whole
 from frameworks.choice import choose_model
+from frameworks.failure import Failure
 from frameworks.framework import Described, Events, Plan, Scores, Training
 from frameworks.rows import Columns, Rows
 from frameworks.worker import serve
@@ -27,6 +28,9 @@ class Plain:
     evaluate_arguments = Known({})
 
     def warm_up(self) -> None:
+        pass
+
+    def begin(self) -> None:
         pass
 
     def seed(self, seed: int) -> None:
@@ -75,5 +79,9 @@ class Plain:
         return model
 
 
+def missing() -> Plain:
+    raise Failure("NOT_INSTALLED", "it is missing; run: pip install it")
+
+
 if __name__ == "__main__":
-    serve(Plain, int(sys.argv[1]), int(sys.argv[2]))
+    serve(missing if sys.argv[1] == "missing" else Plain, int(sys.argv[2]), int(sys.argv[3]))

@@ -174,7 +174,6 @@ def test_the_tree_dies_with_its_feeder(tmp_path: Path, marker: str, number: int)
     feeder_code = f"""
         import sys, time
         from pathlib import Path
-from typing import Any
         from sandbox.limits import Limits
         from sandbox.process import WorkerProcess
         code = {DAEMON + "time.sleep(1000)"!r}

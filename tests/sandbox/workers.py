@@ -17,8 +17,8 @@ PLAIN_WORKER = Path(__file__).with_name("plain_worker.py")
 def start_plain(
     framework: str = "plain", *, limits: Limits | None = None, folder: Path, **options: Any
 ) -> WorkerSession:
-    """A session with tests/sandbox/plain_worker.py."""
-    command = [sys.executable, "-P", str(PLAIN_WORKER)]
+    """A session with tests/sandbox/plain_worker.py; the framework `missing` is not installed."""
+    command = [sys.executable, "-P", str(PLAIN_WORKER), framework]
     process = WorkerProcess(command, limits=limits or Limits(), folder=folder, **options)
     return WorkerSession(process, limits or Limits(), folder)
 
