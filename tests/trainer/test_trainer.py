@@ -239,12 +239,22 @@ def test_an_attempt_that_a_newer_one_has_overtaken_ends_at_once(start: Start, pl
     assert trainer.wait() == 11
 
 
+def test_a_control_plane_that_never_answers_is_worth_another_attempt(start: Start, platform: Platform) -> None:
+    platform.stop()
+    assert start(TORCH, None, environ={"HEADRACE_PATIENCE_S": "0.5"}).wait() == 75
+
+
 SPAWNING = "import subprocess, time; subprocess.Popen(['sleep', '600']); time.sleep(600)"
 
 
 def test_a_stopped_trainer_leaves_no_process_and_reports_no_end(start: Start, stream: stream_pb2.Stream) -> None:
     trainer = start(TORCH, stream, code=SPAWNING)
-    eventually(lambda: any(child.name() == "sleep" for child in trainer.tree()), timeout_s=LONG_S)
+
+    def spawned() -> bool:
+        assert any(child.name() == "sleep" for child in trainer.tree()), trainer.log.read_text()
+        return True
+
+    eventually(spawned, timeout_s=LONG_S)
     assert trainer.leftovers()
     trainer.process.terminate()
     assert trainer.wait(timeout_s=4) == 0
