@@ -94,4 +94,4 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     finally:
         stopped = running.headrace("down", timeout_s=120)
     assert stopped.returncode == 0, stopped.stderr
-    assert not running.processes()
+    assert not [process.cmdline() for process in running.processes()]

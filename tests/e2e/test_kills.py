@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import grpc
 import httpx
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from headrace.client import connect
+from headrace.errors import DeadlineExceeded, Unavailable
 from headrace.v1 import (
     configuration_pb2,
     deployment_manager_pb2,
@@ -35,6 +37,8 @@ from streams.kafka import KafkaSettings, ensure_topics, headers_of
 from streams.writer import BatchProducer
 from tests.e2e.conftest import Platform
 from tests.support import eventually
+
+T = TypeVar("T")
 
 EPOCHS = 12
 ROWS = 320
@@ -94,16 +98,23 @@ def send_stream(platform: Platform, topic: str, deployment_id: int) -> None:
         sink.send_batch(points.astype(np.float32), labels.astype(np.int32))
 
 
+def patiently(ask: Callable[[], T]) -> T:
+    """What `ask` says, for `eventually`: a control plane that was killed is asked again."""
+    try:
+        return ask()
+    except (Unavailable, DeadlineExceeded) as error:
+        raise AssertionError(str(error)) from error
+
+
 def result_of(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
-    """The result as it is; a control plane that is away is asked again."""
     request = result_collector_pb2.GetResultRequest(id=result_id)
-    found: result_pb2.Result = ResultCollectorStub(channel).GetResult(request)
+    found: result_pb2.Result = patiently(lambda: ResultCollectorStub(channel).GetResult(request))
     return found
 
 
 def epochs_of(channel: grpc.Channel, result_id: int) -> list[int]:
     request = result_collector_pb2.ListEpochsRequest(result_id=result_id, page_size=1000)
-    return [epoch.number for epoch in ResultCollectorStub(channel).ListEpochs(request).epochs]
+    return [epoch.number for epoch in patiently(lambda: ResultCollectorStub(channel).ListEpochs(request)).epochs]
 
 
 def service_pid(platform: Platform, name: str) -> int:
@@ -192,13 +203,11 @@ def test_an_executor_that_was_killed_validates_again(platform: Platform, channel
     model.name = "after the kill"
     request = model_registry_pb2.CreateModelRequest(model=model, validate_only=True)
 
-    def validated() -> bool:
-        try:
-            return bool(ModelRegistryStub(channel).CreateModel(request, timeout=60).signature.parameter_count)
-        except Exception as error:
-            raise AssertionError(str(error)) from error
+    def parameters() -> int:
+        created = patiently(lambda: ModelRegistryStub(channel).CreateModel(request, timeout=60))
+        return int(created.signature.parameter_count)
 
-    eventually(validated, timeout_s=90)
+    eventually(parameters, timeout_s=90)
 
 
 def test_a_browser_that_watches_through_a_gateway_that_is_killed_misses_nothing(
@@ -274,7 +283,8 @@ def test_every_record_is_answered_once_whatever_is_killed(
     inference = manager.CreateInference(deployment_manager_pb2.CreateInferenceRequest(inference=wish), timeout=60)
 
     def running() -> bool:
-        now = manager.GetInference(deployment_manager_pb2.GetInferenceRequest(id=inference.id))
+        request = deployment_manager_pb2.GetInferenceRequest(id=inference.id)
+        now = patiently(lambda: manager.GetInference(request))
         return bool(now.state == inference_pb2.INFERENCE_STATE_RUNNING)
 
     eventually(running, timeout_s=90)

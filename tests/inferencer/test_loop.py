@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.broker import Broker
 from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.v1 import inference_pb2
 from streams.follow import TopicFollower
@@ -214,3 +215,21 @@ def test_the_policy_skip_counts_and_goes_on_and_stop_stops(kafka: KafkaSettings,
     with skipping, TopicFollower(kafka, target, {}) as follower:
         eventually(lambda: bool(follower.read(0.2)), timeout_s=30)
     assert not read_all(kafka, source + ".dead-letters")
+
+
+def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(own_broker: Callable[[], Broker]) -> None:
+    broker = own_broker()
+    kafka, source, target = KafkaSettings(broker.bootstrap_servers), "questions", "answers"
+    ensure_topics(kafka, {source: PARTITIONS, target: PARTITIONS, source + ".dead-letters": 1})
+    with replica_thread(kafka, (source, target)) as errors:
+        for start in (0, 200):
+            send(kafka, source, start, start + 100)
+            broker.kill()
+            broker.start()
+            broker.wait_ready()
+            send(kafka, source, start + 100, start + 200)
+        with TopicFollower(kafka, target, {}) as follower:
+            answers: list[Message] = []
+            eventually(lambda: answers.extend(follower.read(0.2)) or len(answers) >= 1600, timeout_s=90)
+    assert not errors
+    expect_each_once(read_all(kafka, target), 400)
