@@ -40,8 +40,8 @@ _BOUNDED: Mapping[str, Any] = {
 _CONFIRMED: Mapping[str, Any] = {**_BOUNDED, "message.timeout.ms": int(DELIVERY_TIMEOUT_S * 1000)}
 _TRANSACTIONAL: Mapping[str, Any] = {
     **_BOUNDED,
-    # When every broker is away, librdkafka 2.16 forgets the transaction's coordinator and begins anew from the bootstrap
-    # servers ("rebootstrap"); a send_offsets that is waiting then never returns, whatever its timeout. Without it the
+    # When every broker is away, librdkafka 2.16 forgets the coordinator of the transaction and begins anew from the
+    # bootstrap servers; a send_offsets that is waiting then never returns, whatever its timeout. Without this the
     # client connects to the brokers that it knows; `recover` makes a new client in any case.
     "metadata.recovery.strategy": "none",
     # It covers producing and committing only: a transaction is opened after the model has answered.

@@ -159,13 +159,18 @@ class Job:
         self._reporter.change_state(deployment_pb2.STATE_TRAINING)
         fail_at("before_fit")
         started = time.monotonic()
+        done = 0
         with trained.epochs_journal(_empty(self._part)) as epochs:
             for event in session.fit(self._fit_job(data, wish)):
                 if isinstance(event, FitEpoch):
                     self._tell_epoch(event, epochs)
+                    done = event.number
                     fail_at("after_epoch")
                 else:
                     self._tell_training(event)
+        # Progress comes once a second: without this a watcher would see the last epochs' for ever.
+        whole = Progress(phase=deployment_pb2.STATE_TRAINING, epoch=done, epochs=done)
+        self._reporter.progress(whole, always=True)
         training_s = time.monotonic() - started
         known = Outcome(metrics=self._outcome.metrics)
         known.training_time.FromNanoseconds(round(training_s * 1e9))
