@@ -15,8 +15,9 @@ without the other would lose records, or answer them twice.
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from inferencer.answers import Header, Refusal, answer_headers, dead_letter_head
 from inferencer.breaker import CircuitBreaker
 from inferencer.delivery import Delivery, OutcomeLostError
 from inferencer.pace import CommitPace
-from inferencer.predictor import Predictor
+from inferencer.predictor import Answers, Columns
 from inferencer.status import Status
 from streams.codecs import Codec
 from streams.group import GroupReader
@@ -77,6 +78,16 @@ class Batch:
     """All of it will be read again."""
 
 
+class BatchModel(Protocol):
+    """Answers one batch at a time; between the two calls the loop reads the next one."""
+
+    def ask(self, columns: Columns) -> None:
+        """Takes rows, without waiting for their answers."""
+
+    def answer(self, keep_alive: Callable[[], None]) -> Answers:
+        """The answers to the rows of `ask`, one each; calls `keep_alive` now and then meanwhile."""
+
+
 class Loop:
     """One replica. `run` only loops; `step` does one turn."""
 
@@ -86,7 +97,7 @@ class Loop:
         route: Route,
         reader: GroupReader,
         codec: Codec,
-        predictor: Predictor,
+        predictor: BatchModel,
         delivery: Delivery,
         status: Status,
     ) -> None:

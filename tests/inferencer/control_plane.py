@@ -28,7 +28,7 @@ class SmallControlPlane(DeploymentManagerServicer, ResultCollectorServicer):
     inference: inference_pb2.Inference
     code: str
     weights: Path
-    framework: int = model_pb2.FRAMEWORK_PYTORCH
+    framework: model_pb2.Framework = model_pb2.FRAMEWORK_PYTORCH
     reports: list[inference_pb2.ReplicaState] = field(default_factory=list)
 
     async def GetInference(self, request: Any, context: Any) -> Any:

@@ -17,7 +17,7 @@ from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.v1 import inference_pb2
 from streams.follow import TopicFollower
 from streams.group import GroupReader
-from streams.kafka import KafkaSettings, Message, ensure_topics
+from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
 from streams.writer import BatchProducer
 from tests.inferencer.replica import question, run_replica
 from tests.support import eventually
@@ -53,11 +53,29 @@ def read_all(kafka: KafkaSettings, topic: str) -> list[Message]:
     return found
 
 
+def header(message: Message, name: str) -> bytes:
+    value = dict(headers_of(message))[name]
+    assert isinstance(value, bytes)
+    return value
+
+
+def read_until(follower: TopicFollower, count: int, timeout_s: float) -> list[Message]:
+    """The first records, at least `count` of them."""
+    found: list[Message] = []
+
+    def enough() -> bool:
+        found.extend(follower.read(0.2))
+        return len(found) >= count
+
+    eventually(enough, timeout_s=timeout_s)
+    return found
+
+
 def sources(messages: list[Message]) -> dict[int, list[int]]:
     """Partition to the offsets of the questions, in the order of their answers per partition of the output."""
     by_partition = defaultdict(list)
     for message in messages:
-        _, partition, offset = str(bytes(dict(message.headers() or [])["headrace-source"] or b""), "ascii").split("/")
+        _, partition, offset = header(message, "headrace-source").decode().split("/")
         by_partition[int(partition)].append(int(offset))
     return dict(by_partition)
 
@@ -105,12 +123,11 @@ def test_every_record_is_answered_once_with_its_key_headers_and_source(
 ) -> None:
     send(kafka, topics[0], 0, 100)
     with replica_thread(kafka, topics, at_least_once=at_least_once), TopicFollower(kafka, topics[1], {}) as follower:
-        answers: list[Message] = []
-        eventually(lambda: answers.extend(follower.read(0.2)) or len(answers) >= 400, timeout_s=30)
+        answers = read_until(follower, 400, 30)
     expect_each_once(answers, 100)
     for answer in answers:
         headers = dict(answer.headers() or [])
-        partition, number = map(int, bytes(headers["n"] or b"").split(b":"))
+        partition, number = map(int, header(answer, "n").split(b":"))
         assert json.loads(answer.value() or b"") == {"values": [partition + number]}
         assert answer.key() == b"k%d" % number
         assert headers["headrace-source"] == f"{topics[0]}/{partition}/{number}".encode()
@@ -154,9 +171,8 @@ def test_a_kill_at_any_place_loses_and_doubles_nothing(
     assert killed.returncode == -signal.SIGKILL
     again = subprocess.Popen(command, env=environment)
     try:
-        answers: list[Message] = []
         with TopicFollower(kafka, target, {}) as follower:
-            eventually(lambda: answers.extend(follower.read(0.2)) or len(answers) >= 400, timeout_s=40)
+            answers = read_until(follower, 400, 40)
         again.terminate()
         assert again.wait(20) == 0
     finally:
@@ -177,8 +193,7 @@ def test_a_bad_record_becomes_a_dead_letter_in_its_place_and_the_others_are_answ
         producer.flush()
     send(kafka, source, 40, 60)
     with replica_thread(kafka, topics), TopicFollower(kafka, target, {}) as follower:
-        answers: list[Message] = []
-        eventually(lambda: answers.extend(follower.read(0.2)) or len(answers) >= 240, timeout_s=30)
+        answers = read_until(follower, 240, 30)
     (letter,) = read_all(kafka, source + ".dead-letters")
     headers = dict(letter.headers() or [])
     assert (letter.key(), letter.value(), headers["trace"]) == (b"poison", b"abc", b"7")
@@ -229,7 +244,6 @@ def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(own_br
             broker.wait_ready()
             send(kafka, source, start + 100, start + 200)
         with TopicFollower(kafka, target, {}) as follower:
-            answers: list[Message] = []
-            eventually(lambda: answers.extend(follower.read(0.2)) or len(answers) >= 1600, timeout_s=90)
+            read_until(follower, 1600, 90)
     assert not errors
     expect_each_once(read_all(kafka, target), 400)

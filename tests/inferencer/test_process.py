@@ -162,7 +162,7 @@ def test_a_record_that_ends_the_worker_or_raises_becomes_a_dead_letter_and_the_o
         answers = Answers(follower)
         eventually(lambda: answers.reached(62), timeout_s=90)
         letters = dead_letters.read(10)
-    reasons = {bytes(dict(letter.headers() or [])["n"] or b""): letter for letter in letters}
+    reasons = {dict(letter.headers() or [])["n"]: letter for letter in letters}
     assert set(reasons) == {b"13", b"40"}
     assert dict(reasons[b"13"].headers() or [])["headrace-error"] == b"WORKER_CRASHED"
     assert dict(reasons[b"40"].headers() or [])["headrace-error"] == b"CODE_ERROR"
