@@ -168,9 +168,13 @@ class ResultCollector(ResultCollectorServicer):
         if not 0 <= request.offset <= artifact.size_bytes:
             rule = f"must be in [0, {artifact.size_bytes}], not {request.offset}"
             refuse([FieldViolation("offset", rule)])
-        content_type = artifact.media_type or "application/octet-stream"
+        body = httpbody_pb2.HttpBody(content_type=artifact.media_type or "application/octet-stream")
+        # The first message says what is coming: the gateway tells a browser the file's name and size by it.
+        body.extensions.add().Pack(artifact)
         async for chunk in self._artifacts.chunks(artifact.sha256, request.offset):
-            yield httpbody_pb2.HttpBody(content_type=content_type, data=chunk)
+            body.data = chunk
+            yield body
+            body = httpbody_pb2.HttpBody(content_type=body.content_type)
 
     async def RenderConfusionMatrix(
         self, request: result_collector_pb2.RenderConfusionMatrixRequest, context: Any
