@@ -25,7 +25,6 @@ class Rows:
     labels: Columns | None
     index: np.ndarray
     """int64: positions in the arrays."""
-    in_memory: bool
 
     @classmethod
     def open(cls, samples: Any, labels: Any, rows: str | None, in_memory_bytes: int) -> Rows:
@@ -36,7 +35,7 @@ class Rows:
         sample_arrays, label_arrays = _map_files(samples), None if labels is None else _map_files(labels)
         count = _common_length({**sample_arrays, **{f"label {k}": v for k, v in (label_arrays or {}).items()}})
         index = np.arange(count) if rows is None else _load_index(Path(rows), count)
-        opened = cls(sample_arrays, label_arrays, index, in_memory=False)
+        opened = cls(sample_arrays, label_arrays, index)
         return opened.loaded() if opened.size_bytes <= in_memory_bytes else opened
 
     def __len__(self) -> int:
@@ -60,7 +59,7 @@ class Rows:
         labels = (
             None if self.labels is None else {name: _load(array, self.index) for name, array in self.labels.items()}
         )
-        return Rows(samples, labels, np.arange(len(self)), in_memory=True)
+        return Rows(samples, labels, np.arange(len(self)))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Columns, Columns | None]]:
         """All rows once, in order."""
@@ -138,6 +137,22 @@ class EpochOrder:
         positions = self.positions(epoch)
         for start in range(0, len(positions), self.batch_size):
             yield positions[start : start + self.batch_size]
+
+    def chunks(self, epochs: int, steps: int) -> Iterator[np.ndarray]:
+        """The positions of all epochs, up to `steps` whole batches at a time; a short batch comes alone."""
+        gathered: list[np.ndarray] = []
+        for epoch in range(epochs):
+            for batch in self.batches(epoch):
+                short = len(batch) < self.batch_size
+                if gathered and (short or len(gathered) == steps):
+                    yield np.concatenate(gathered)
+                    gathered = []
+                if short:
+                    yield batch
+                else:
+                    gathered.append(batch)
+        if gathered:
+            yield np.concatenate(gathered)
 
     def _pass(self, number: int) -> np.ndarray:
         if not self.shuffle:

@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ FIT_CHECKS = {
     "validation_freq": epochs_to_validate,
 }
 EVALUATE_CHECKS = {"batch_size": whole(1, optional=True), "verbose": VERBOSITY, "steps": whole(1, optional=True)}
+# Rows that are read in one call into Python.
+CHUNK_BYTES = 2 * 1024 * 1024
 SPARSE_LOSSES = ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy")
 
 
@@ -213,56 +215,37 @@ class _Feed:
         return {name: self._cast(tensor, declared.get(name)) for name, tensor in columns.items()}
 
     def epochs(self, rows: Rows, order: EpochOrder, epochs: int) -> tf.data.Dataset:
-        """The batches of all epochs, one after the other."""
+        """The batches of all epochs, one after the other.
 
-        def batches(epoch: tf.Tensor) -> tf.data.Dataset:
-            positions = tf.numpy_function(lambda number: order.positions(int(number)), [epoch], tf.int64)
-            positions.set_shape((None,))
-            return _sliced(positions, order.batch_size)
+        Python hands rows over in chunks of many steps, TensorFlow cuts them into batches: a call into Python, or only a
+        gather, for every batch would take longer than a step of a small model.
+        """
+        steps = max(1, CHUNK_BYTES // (max(1, rows.size_bytes // len(rows)) * order.batch_size))
 
-        return self._loaded(rows, tf.data.Dataset.range(epochs).flat_map(batches))
+        def read() -> Iterator[Any]:
+            for positions in order.chunks(epochs, steps):
+                samples, labels = rows.take(positions)
+                yield samples, labels or {}
+
+        def cut(samples: Mapping[str, Any], labels: Mapping[str, Any]) -> tf.data.Dataset:
+            size = tf.minimum(order.batch_size, tf.shape(next(iter(samples.values())))[0])
+            batches = tf.nest.map_structure(
+                lambda tensor: tf.reshape(tensor, [-1, size, *tensor.shape[1:]]), self._pair(samples, labels)
+            )
+            return tf.data.Dataset.from_tensor_slices(batches)
+
+        specs = tuple(
+            {name: tf.TensorSpec((None, *array.shape[1:]), array.dtype) for name, array in columns.items()}
+            for columns in (rows.samples, rows.labels or {})
+        )
+        chunks = tf.data.Dataset.from_generator(read, output_signature=specs).prefetch(1)
+        return chunks.flat_map(cut).prefetch(tf.data.AUTOTUNE)
 
     def once(self, rows: Rows, batch_size: int) -> tf.data.Dataset:
         """All rows, once, in order."""
-        positions = tf.data.Dataset.range(0, max(1, len(rows)), batch_size).map(
-            lambda start: tf.range(start, tf.minimum(start + batch_size, len(rows)))
-        )
-        return self._loaded(rows, positions)
-
-    def _loaded(self, rows: Rows, positions: tf.data.Dataset) -> tf.data.Dataset:
-        load = self._from_memory(rows) if rows.in_memory else self._from_files(rows)
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-        return positions.map(load, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE).with_options(options)
-
-    def _from_memory(self, rows: Rows) -> Callable[[tf.Tensor], Any]:
-        samples = {name: tf.constant(array) for name, array in rows.samples.items()}
-        labels = {name: tf.constant(array) for name, array in (rows.labels or {}).items()}
-
-        def load(positions: tf.Tensor) -> Any:
-            return self._pair(
-                {name: tf.gather(tensor, positions) for name, tensor in samples.items()},
-                {name: tf.gather(tensor, positions) for name, tensor in labels.items()},
-            )
-
-        return load
-
-    def _from_files(self, rows: Rows) -> Callable[[tf.Tensor], Any]:
-        sample_names, label_names = list(rows.samples), list(rows.labels or {})
-        arrays = [*rows.samples.values(), *(rows.labels or {}).values()]
-
-        def read(positions: np.ndarray) -> list[np.ndarray]:
-            samples, labels = rows.take(positions)
-            return [*samples.values(), *(labels or {}).values()]
-
-        def load(positions: tf.Tensor) -> Any:
-            tensors = tf.numpy_function(read, [positions], [array.dtype for array in arrays])
-            for tensor, array in zip(tensors, arrays, strict=True):
-                tensor.set_shape((None, *array.shape[1:]))
-            columns = dict(zip(sample_names, tensors[: len(sample_names)], strict=True))
-            return self._pair(columns, dict(zip(label_names, tensors[len(sample_names) :], strict=True)))
-
-        return load
+        order = EpochOrder(len(rows), batch_size, shuffle=False)
+        # Otherwise Keras warns that the data ended.
+        return self.epochs(rows, order, 1).apply(tf.data.experimental.assert_cardinality(order.steps))
 
     def _pair(self, columns: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
         if not labels:
@@ -271,7 +254,7 @@ class _Feed:
 
     def _cast(self, tensor: tf.Tensor, declared: Any) -> tf.Tensor:
         if declared is not None:
-            return tf.cast(tensor, declared.dtype)
+            return tensor  # Keras casts it inside the step: the narrower type is the quicker one to move.
         if tensor.dtype.is_floating or self._keep_integers:
             return tensor
         return tf.cast(tensor, keras.config.floatx())
@@ -306,12 +289,6 @@ def _watch_steps(model: keras.Model, events: Events) -> None:
         return logs
 
     model.train_function = watched
-
-
-def _sliced(positions: tf.Tensor, batch_size: int) -> tf.data.Dataset:
-    count = tf.size(positions, tf.int64)
-    starts = tf.data.Dataset.range(0, count, batch_size)
-    return starts.map(lambda start: positions[start : tf.minimum(start + batch_size, count)])
 
 
 def _accept_whole_number_shapes() -> None:

@@ -102,6 +102,9 @@ def _crash_error(ending: Ending, limits: Limits, output_tail: str) -> HeadraceEr
     elif ending.exit_code is not None:
         message = f"the worker exited with code {ending.exit_code} before it answered"
         facts["exit_code"] = ending.exit_code
+        last_line = output_tail.strip().rpartition("\n")[2]
+        if ending.exit_code and last_line:
+            message += f"; the last that it printed: {last_line[:300]}"
     else:
         message = "the worker's warden was killed"
     # faulthandler's trace of a fatal signal names the line of the code.
