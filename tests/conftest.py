@@ -23,6 +23,20 @@ FAST_BROKER = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With two processes (`make test`) a file stays on one of them, and so do all tests of the one whole platform.
+
+    These take longest, and so they come first.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("e2e" if _is_end_to_end(item) else str(item.path)))
+    items.sort(key=lambda item: not _is_end_to_end(item))
+
+
+def _is_end_to_end(item: pytest.Item) -> bool:
+    return "e2e" in item.path.parts
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One broker for all tests. A test that stops or kills its broker asks for `own_broker`."""
