@@ -32,7 +32,7 @@ class Settings:
     framework: Annotated[str, _framework]
     """`tensorflow` or `pytorch`."""
     home: Path | None = None
-    """Workers get folders below it while they live. None: the system's folder for temporary files."""
+    """Workers get folders in `validations` below it. None: the system's folder for temporary files."""
     validation_s: Annotated[float, _positive] = 20.0
     """Code that has not built its model after so long is ended."""
     validations: Annotated[int, _positive] = 2

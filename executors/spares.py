@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import tempfile
 from collections import deque
@@ -22,6 +23,7 @@ from sandbox.session import FrameworkName, WorkerSession
 
 log = logging.getLogger(__name__)
 
+FOLDER_PREFIX = "headrace-"
 RETRY_FIRST_S, RETRY_LIMIT_S = 1.0, 30.0
 T = TypeVar("T")
 
@@ -107,15 +109,25 @@ class Spares:
         return session
 
     def _start_session(self) -> WorkerSession:
-        if self._settings.home is not None:
-            self._settings.home.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="headrace-validation-", dir=self._settings.home))
+        folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=self._folders()))
         framework = cast(FrameworkName, self._settings.framework)
         try:
             return self._start_worker(framework, limits=self._settings.limits, folder=folder)
         except OSError:
             folder.rmdir()
             raise
+
+    def _folders(self) -> Path | None:
+        """Where workers' folders are. Those of executors that were killed are removed."""
+        if self._settings.home is None:
+            return None
+        folders = self._settings.home / "validations"
+        folders.mkdir(parents=True, exist_ok=True)
+        for folder in folders.glob(f"{FOLDER_PREFIX}*"):
+            pid = folder.name.removeprefix(FOLDER_PREFIX).partition("-")[0]
+            if not Path("/proc", pid).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        return folders
 
     async def _put(self, session: WorkerSession) -> None:
         async with self._changed:

@@ -56,6 +56,8 @@ def serve(make: Callable[[], Framework], request_fd: int, answer_fd: int) -> Non
         return
     worker = Worker(framework, pipes)
     signal.signal(signal.SIGTERM, lambda *_: worker.request_stop())
+    # Processes of a DataLoader have no training to end: they are to end themselves.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     pipes.send(Frame("ready", {"framework_version": framework.version}))
     worker.serve()
 

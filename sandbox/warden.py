@@ -28,9 +28,12 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 WATCH_INTERVAL_MS = 100
+# A look at the whole of /proc takes its time on a large machine: once a second at most, and 1 % of the time at most.
 TREE_INTERVAL_S = 1.0
+TREE_SHARE = 0.01
 # Beyond the limit on what is resident: address space that allocators and thread stacks reserve and never touch.
 RESERVED_BYTES = 2 * 1024**3
+RESERVED_BYTES_PER_PROCESSOR = 64 * 1024**2
 
 Config = dict[str, Any]
 
@@ -110,7 +113,8 @@ def _limit(limits: Config) -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limits["memory_bytes"]:
-        set_limit(resource.RLIMIT_DATA, limits["memory_bytes"] + RESERVED_BYTES)
+        reserved = RESERVED_BYTES + RESERVED_BYTES_PER_PROCESSOR * (os.cpu_count() or 1)
+        set_limit(resource.RLIMIT_DATA, limits["memory_bytes"] + reserved)
     if limits["cpu_s"]:
         set_limit(resource.RLIMIT_CPU, limits["cpu_s"], limits["cpu_s"] + 1)
     set_limit(resource.RLIMIT_FSIZE, limits["file_bytes"])
@@ -138,7 +142,7 @@ def _watch(worker: int, limits: Config) -> tuple[str | None, int]:
     poller.register(0, select.POLLIN | select.POLLHUP)
     watched = os.pidfd_open(worker)
     poller.register(watched, select.POLLIN)
-    peak, tree_seen_at = 0, 0.0
+    peak, next_look = 0, 0.0
     while True:
         ready = dict(poller.poll(WATCH_INTERVAL_MS))
         if watched in ready:
@@ -148,10 +152,11 @@ def _watch(worker: int, limits: Config) -> tuple[str | None, int]:
             if command != b"t":
                 return "asked", peak
             os.kill(worker, signal.SIGTERM)
-        tree = [worker]
-        if time.monotonic() - tree_seen_at >= TREE_INTERVAL_S:
-            tree_seen_at = time.monotonic()
+        began, tree = time.monotonic(), [worker]
+        if began >= next_look:
             tree += _descendants()
+            took = time.monotonic() - began
+            next_look = began + max(TREE_INTERVAL_S, took / TREE_SHARE)
         if limits["processes"] and len(tree) > limits["processes"]:
             return "processes", peak
         used = _resident_bytes(set(tree))

@@ -127,7 +127,7 @@ async def test_wrong_code_gets_a_typed_verdict_and_harms_nothing_else(
     assert len(bad.output) < 70_000
     assert (await client.validate(GOOD)).HasField("signature")
     # One folder is left: that of the spare.
-    assert len(list((tmp_path / "home").iterdir())) <= 1
+    assert len(list((tmp_path / "home" / "validations").iterdir())) <= 1
 
 
 async def test_what_code_started_is_gone_with_the_answer(serve: Serve, tmp_path: Path) -> None:
@@ -206,6 +206,15 @@ async def test_a_spare_that_dies_while_it_waits_is_replaced(serve: Serve) -> Non
     await client.until_ready()
     started[0].kill()
     assert (await client.validate(GOOD)).HasField("signature")
+
+
+async def test_folders_of_an_executor_that_was_killed_are_removed(serve: Serve, tmp_path: Path) -> None:
+    nobody = int(Path("/proc/sys/kernel/pid_max").read_text()) + 1
+    left = tmp_path / "home" / "validations" / f"headrace-{nobody}-abc"
+    left.mkdir(parents=True)
+    client = await serve()
+    await client.until_ready()
+    assert not left.exists()
 
 
 async def test_health_waits_for_the_first_spare(serve: Serve) -> None:

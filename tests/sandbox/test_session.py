@@ -229,6 +229,14 @@ def test_a_batch_that_fails_leaves_the_next_ones_answered(living: WorkerSession)
     assert session.receive_predict()["output"] == [2]
 
 
+def test_an_answer_can_be_waited_for_in_steps(living: WorkerSession) -> None:
+    living.build("", "import time\ndef model(x): time.sleep(0.5); return x")
+    living.send_predict({"": np.zeros(1)})
+    assert not living.answer_ready(0.01)
+    assert living.answer_ready(30)
+    assert living.receive_predict()["output"] == [0]
+
+
 def test_a_prediction_that_hangs_ends_with_its_deadline(start: Start) -> None:
     session = start()
     session.build("", "import time\ndef model(x): time.sleep(1000)")
