@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "Python cannot make virtual environments here; on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf .venv; exit 1; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing Headrace and everything it needs into .venv (a few minutes the first time)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[all]'
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[all]'
 	@touch $@
 
 demo: install  ## The whole story on real data; ARGS=--exit stops at its end

@@ -260,7 +260,8 @@ class Broker:
             return
         shutil.rmtree(self._folder / "data.new", ignore_errors=True)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["format", "-t", cluster_id, "-c", str(self._folder / "format.properties")]
+        # With "=": one id in 64 begins with "-" and would be taken for an option.
+        arguments = ["format", f"--cluster-id={cluster_id}", "-c", str(self._folder / "format.properties")]
         done = subprocess.run(
             [*self._java_command(java, jars), "kafka.tools.StorageTool", *arguments],
             capture_output=True, text=True, errors="replace", check=False,

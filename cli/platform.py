@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -70,9 +71,18 @@ def down() -> None:
     if pid > 0:
         os.kill(pid, signal.SIGTERM)
         with output.errors.status("Stopping: open transactions end, models stop, then the broker"):
-            _wait_until(lambda: not supervisor_pid(home), DOWN_DEADLINE_S, f"the supervisor (process {pid}) still runs")
+            # It lets go of the home's lock a moment before it ends.
+            _wait_until(lambda: not _lives(pid), DOWN_DEADLINE_S, f"the supervisor (process {pid}) still runs")
     left = sweep(home)
     output.console.print("Stopped." if pid or left else f"No platform is running in {home}.")
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process runs. One whose parent has not asked for its end does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import psutil
@@ -57,3 +58,9 @@ def test_a_broker_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> 
     broken = Broker(tmp_path, port=0, settings={"num.io.threads": "none"})
     with pytest.raises((FailedPrecondition, Unavailable), match=r"num\.io\.threads"), broken:
         pass
+
+
+def test_a_cluster_id_that_looks_like_an_option_is_formatted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(bytes=b"\xf8" * 16))
+    with Broker(tmp_path, port=0, stop_with_parent=True) as running:
+        assert running.pid
