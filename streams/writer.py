@@ -144,7 +144,7 @@ class TransactionalWriter:
                 producer.init_transactions(_turn(deadline))
                 break
             except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() > deadline:
+                if not is_transient(error.args[0]) or time.monotonic() > deadline:
                     raise self._init_error(error.args[0]) from error
         self._producer, self._in_transaction, self._tainted = producer, False, False
 

@@ -118,7 +118,7 @@ async def test_good_code_is_described(serve: Serve) -> None:
 async def test_wrong_code_gets_a_typed_verdict_and_harms_nothing_else(
     serve: Serve, tmp_path: Path, code: str, wanted: tuple[str, str, int, int]
 ) -> None:
-    client = await serve(validation_s=2.0, memory_bytes=400 * 2**20)
+    client = await serve(validation_s=5.0, memory_bytes=400 * 2**20)
     bad, good = await asyncio.gather(client.validate(code), client.validate(GOOD))
     [found] = bad.diagnostics
     assert (found.reason, found.file, found.line, found.column) == wanted

@@ -33,7 +33,7 @@ def test_a_commit_without_an_answer_is_resolved_by_the_committed_offset(fragile:
     ensure_topics(kafka, {"questions": 1, "answers": 1})
     write(kafka, "questions", [b"%d" % number for number in range(5)])
     with (
-        TransactionalWriter(kafka, "unknown", commit_timeout_s=2) as writer,
+        TransactionalWriter(kafka, "unknown", commit_timeout_s=5) as writer,
         GroupReader(kafka, group_id="unknown", topic="questions", slot="0") as reader,
     ):
         messages = eventually(lambda: reader.consume(5, 0.5))
