@@ -71,9 +71,14 @@ def fit_torch(folder: str, batch_size: str, epochs: str) -> float:
     labels = torch.from_numpy(np.load(Path(folder) / "labels.npy")).long()
     loader = DataLoader(TensorDataset(samples, labels), batch_size=int(batch_size), shuffle=True)
     started = time.perf_counter()
-    trainer: Engine = create_supervised_trainer(model, model.optimizer(), model.loss_fn())
+    trainer: Engine = create_supervised_trainer(
+        model,
+        model.optimizer(),
+        model.loss_fn(),
+        output_transform=lambda x, y, y_pred, loss: (y_pred.detach(), y),
+    )
     for name, metric in model.metrics().items():
-        metric.attach(trainer, name) if name != "loss" else None
+        metric.attach(trainer, name)
     trainer.run(loader, max_epochs=int(epochs))
     return time.perf_counter() - started
 

@@ -232,7 +232,7 @@ class Story:
     def _ask(self, inferences: Sequence[inference_pb2.Inference], digits: Digits) -> Answers:
         _headline("Answers", f"the {len(digits)} digits that neither model has seen")
         codec = codec_for(*input_encoding(self._channel, inferences[0]))
-        questions = [codec.encode_sample(image) for image in digits.images]
+        questions = codec.encode_samples(digits.images)
         topics = [each.output_topic for each in inferences]
         with _progress() as progress:
             task = progress.add_task("  Answers", total=len(questions) * len(topics))

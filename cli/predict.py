@@ -39,7 +39,7 @@ def predict(
         found = find_inference(channel, inference)
         _check_running(found)
         codec = codec_for(*input_encoding(channel, found))
-    questions = [codec.encode_sample(row) for row in records.samples]
+    questions = codec.encode_samples(records.samples)
     with output.errors.status(f"Asking {output.count(len(questions))} questions"):
         answers = ask(
             KafkaSettings(kafka_address(kafka)), found.input_topic, [found.output_topic], questions, timeout_s=timeout_s

@@ -121,7 +121,8 @@ def _encode(codec: Codec, sample: struct_pb2.Value) -> bytes:
     spec = codec.sample_spec
     if not sample.WhichOneof("kind"):
         refuse([FieldViolation("sample", "must be a number, or nested lists of numbers")])
-    return codec.encode_sample(_shaped(_array(MessageToDict(sample), spec), spec))
+    (record,) = codec.encode_samples(_shaped(_array(MessageToDict(sample), spec), spec)[np.newaxis])
+    return record
 
 
 def _array(sample: Any, spec: Spec) -> Array:

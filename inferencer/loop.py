@@ -157,7 +157,7 @@ class Loop:
         refusals = {bad.index: Refusal(error_pb2.REASON_DECODE_ERROR, bad.reason) for bad in decoded.bad}
         self._in_flight = Batch(questions, refusals, decoded.good)
         if len(decoded.good):
-            self._predictor.ask(decoded.columns)
+            self._predictor.ask({"": decoded.rows})
 
     def _settle(self) -> None:
         """Turns the batch that is with the worker into records of the open transaction."""

@@ -45,6 +45,9 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_INVALID_FORMAT: _ClassVar[Reason]
     REASON_NOT_DELIVERED: _ClassVar[Reason]
     REASON_NAN_OUTPUT: _ClassVar[Reason]
+    REASON_TOPIC_RECREATED: _ClassVar[Reason]
+    REASON_SPOOL_LIMIT: _ClassVar[Reason]
+    REASON_SCHEMA_REGISTRY: _ClassVar[Reason]
     REASON_DIGEST_MISMATCH: _ClassVar[Reason]
     REASON_DISK_FULL: _ClassVar[Reason]
     REASON_CHECKPOINT_CORRUPT: _ClassVar[Reason]
@@ -91,6 +94,9 @@ REASON_OFFSET_EXPIRED: Reason
 REASON_INVALID_FORMAT: Reason
 REASON_NOT_DELIVERED: Reason
 REASON_NAN_OUTPUT: Reason
+REASON_TOPIC_RECREATED: Reason
+REASON_SPOOL_LIMIT: Reason
+REASON_SCHEMA_REGISTRY: Reason
 REASON_DIGEST_MISMATCH: Reason
 REASON_DISK_FULL: Reason
 REASON_CHECKPOINT_CORRUPT: Reason

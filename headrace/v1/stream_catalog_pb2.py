@@ -26,11 +26,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.v1 import model_pb2 as headrace_dot_v1_dot_model__pb2
 from headrace.v1 import stream_pb2 as headrace_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/v1/stream_catalog.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x17headrace/v1/model.proto\x1a\x18headrace/v1/stream.proto\"$\n\x10GetStreamRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"s\n\x12ListStreamsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\rdeployment_id\x18\x03 \x01(\x03\x12\x1f\n\x04view\x18\x04 \x01(\x0e\x32\x11.headrace.v1.View\"T\n\x13ListStreamsResponse\x12$\n\x07streams\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Stream\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x13\x44\x65leteStreamRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"D\n\x13ReplayStreamRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x1b\n\rdeployment_id\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\"A\n\x14ReplayStreamResponse\x12)\n\x06source\x18\x01 \x01(\x0b\x32\x19.headrace.v1.StreamSource\"Z\n\x12\x41waitStreamRequest\x12\x1b\n\rdeployment_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x13\x41waitStreamResponse\x12#\n\x06stream\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Stream\"\xa4\x01\n\x13RecordStreamRequest\x12/\n\x06source\x18\x01 \x01(\x0b\x32\x19.headrace.v1.StreamSourceB\x04\xe2\x41\x01\x02\x12%\n\x07\x64ialect\x18\x02 \x01(\x0e\x32\x14.headrace.v1.Dialect\x12\x35\n\x0c\x61nnouncement\x18\x03 \x01(\x0b\x32\x1f.headrace.v1.StreamAnnouncement\"L\n\x14RecordStreamResponse\x12#\n\x06stream\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Stream\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"2\n\x1bGetRecordedPositionsRequest\x12\x13\n\x05topic\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xa4\x01\n\x1cGetRecordedPositionsResponse\x12P\n\x0cnext_offsets\x18\x01 \x03(\x0b\x32:.headrace.v1.GetRecordedPositionsResponse.NextOffsetsEntry\x1a\x32\n\x10NextOffsetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xc2\x05\n\rStreamCatalog\x12Y\n\tGetStream\x12\x1d.headrace.v1.GetStreamRequest\x1a\x13.headrace.v1.Stream\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/streams/{id}\x12\x65\n\x0bListStreams\x12\x1f.headrace.v1.ListStreamsRequest\x1a .headrace.v1.ListStreamsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/streams\x12\x62\n\x0c\x44\x65leteStream\x12 .headrace.v1.DeleteStreamRequest\x1a\x16.google.protobuf.Empty\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/streams/{id}\x12w\n\x0cReplayStream\x12 .headrace.v1.ReplayStreamRequest\x1a!.headrace.v1.ReplayStreamResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/streams/{id}:replay:\x01*\x12P\n\x0b\x41waitStream\x12\x1f.headrace.v1.AwaitStreamRequest\x1a .headrace.v1.AwaitStreamResponse\x12S\n\x0cRecordStream\x12 .headrace.v1.RecordStreamRequest\x1a!.headrace.v1.RecordStreamResponse\x12k\n\x14GetRecordedPositions\x12(.headrace.v1.GetRecordedPositionsRequest\x1a).headrace.v1.GetRecordedPositionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/v1/stream_catalog.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17headrace/v1/model.proto\x1a\x18headrace/v1/stream.proto\"$\n\x10GetStreamRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"s\n\x12ListStreamsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x15\n\rdeployment_id\x18\x03 \x01(\x03\x12\x1f\n\x04view\x18\x04 \x01(\x0e\x32\x11.headrace.v1.View\"T\n\x13ListStreamsResponse\x12$\n\x07streams\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Stream\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x13\x44\x65leteStreamRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"D\n\x13ReplayStreamRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x1b\n\rdeployment_id\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\"A\n\x14ReplayStreamResponse\x12)\n\x06source\x18\x01 \x01(\x0b\x32\x19.headrace.v1.StreamSource\"\xc1\x01\n\x0eTopicSelection\x12\x13\n\x05topic\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\npartitions\x18\x02 \x03(\x05\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x05since\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb1\x03\n\x15\x41nnounceStreamRequest\x12\x1b\n\rdeployment_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12(\n\x06ranges\x18\x02 \x03(\x0b\x32\x18.headrace.v1.OffsetRange\x12/\n\nselections\x18\x03 \x03(\x0b\x32\x1b.headrace.v1.TopicSelection\x12\x33\n\x0cinput_format\x18\x04 \x01(\x0e\x32\x17.headrace.v1.DataFormatB\x04\xe2\x41\x01\x02\x12I\n\x0cinput_config\x18\x05 \x03(\x0b\x32\x33.headrace.v1.AnnounceStreamRequest.InputConfigEntry\x12\x17\n\x0fvalidation_rate\x18\x06 \x01(\x01\x12\x11\n\ttest_rate\x18\x07 \x01(\x01\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\x12\x14\n\x0crestrictions\x18\t \x01(\t\x12\x15\n\rvalidate_only\x18\n \x01(\x08\x1a\x32\n\x10InputConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x83\x01\n\x16\x41nnounceStreamResponse\x12)\n\x06source\x18\x01 \x01(\x0b\x32\x19.headrace.v1.StreamSource\x12(\n\x06ranges\x18\x02 \x03(\x0b\x32\x18.headrace.v1.OffsetRange\x12\x14\n\x0coffset_count\x18\x03 \x01(\x03\">\n\x14GetStreamHeadRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x0crecord_count\x18\x02 \x01(\x05\"\xc8\x01\n\x0cStreamRecord\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06sample\x18\x05 \x03(\x01\x12\r\n\x05label\x18\x06 \x03(\x01\x12\x13\n\x0bsample_text\x18\x07 \x01(\t\x12\x12\n\nlabel_text\x18\x08 \x01(\t\x12\x14\n\x0c\x64\x65\x63ode_error\x18\t \x01(\t\"\xbd\x01\n\x15GetStreamHeadResponse\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.headrace.v1.StreamRecord\x12\'\n\x06sample\x18\x02 \x01(\x0b\x32\x17.headrace.v1.TensorSpec\x12&\n\x05label\x18\x03 \x01(\x0b\x32\x17.headrace.v1.TensorSpec\x12\'\n\x06\x66ields\x18\x04 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\"Z\n\x12\x41waitStreamRequest\x12\x1b\n\rdeployment_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\":\n\x13\x41waitStreamResponse\x12#\n\x06stream\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Stream\"\xa4\x01\n\x13RecordStreamRequest\x12/\n\x06source\x18\x01 \x01(\x0b\x32\x19.headrace.v1.StreamSourceB\x04\xe2\x41\x01\x02\x12%\n\x07\x64ialect\x18\x02 \x01(\x0e\x32\x14.headrace.v1.Dialect\x12\x35\n\x0c\x61nnouncement\x18\x03 \x01(\x0b\x32\x1f.headrace.v1.StreamAnnouncement\"L\n\x14RecordStreamResponse\x12#\n\x06stream\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Stream\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"2\n\x1bGetRecordedPositionsRequest\x12\x13\n\x05topic\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xa4\x01\n\x1cGetRecordedPositionsResponse\x12P\n\x0cnext_offsets\x18\x01 \x03(\x0b\x32:.headrace.v1.GetRecordedPositionsResponse.NextOffsetsEntry\x1a\x32\n\x10NextOffsetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xb5\x07\n\rStreamCatalog\x12Y\n\tGetStream\x12\x1d.headrace.v1.GetStreamRequest\x1a\x13.headrace.v1.Stream\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/streams/{id}\x12\x65\n\x0bListStreams\x12\x1f.headrace.v1.ListStreamsRequest\x1a .headrace.v1.ListStreamsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/streams\x12\x62\n\x0c\x44\x65leteStream\x12 .headrace.v1.DeleteStreamRequest\x1a\x16.google.protobuf.Empty\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/streams/{id}\x12w\n\x0cReplayStream\x12 .headrace.v1.ReplayStreamRequest\x1a!.headrace.v1.ReplayStreamResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/streams/{id}:replay:\x01*\x12z\n\x0e\x41nnounceStream\x12\".headrace.v1.AnnounceStreamRequest\x1a#.headrace.v1.AnnounceStreamResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/v1/streams:announce:\x01*\x12u\n\rGetStreamHead\x12!.headrace.v1.GetStreamHeadRequest\x1a\".headrace.v1.GetStreamHeadResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/streams/{id}:head\x12P\n\x0b\x41waitStream\x12\x1f.headrace.v1.AwaitStreamRequest\x1a .headrace.v1.AwaitStreamResponse\x12S\n\x0cRecordStream\x12 .headrace.v1.RecordStreamRequest\x1a!.headrace.v1.RecordStreamResponse\x12k\n\x14GetRecordedPositions\x12(.headrace.v1.GetRecordedPositionsRequest\x1a).headrace.v1.GetRecordedPositionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +46,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLAYSTREAMREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
   _globals['_REPLAYSTREAMREQUEST'].fields_by_name['deployment_id']._loaded_options = None
   _globals['_REPLAYSTREAMREQUEST'].fields_by_name['deployment_id']._serialized_options = b'\342A\001\002'
+  _globals['_TOPICSELECTION'].fields_by_name['topic']._loaded_options = None
+  _globals['_TOPICSELECTION'].fields_by_name['topic']._serialized_options = b'\342A\001\002'
+  _globals['_ANNOUNCESTREAMREQUEST_INPUTCONFIGENTRY']._loaded_options = None
+  _globals['_ANNOUNCESTREAMREQUEST_INPUTCONFIGENTRY']._serialized_options = b'8\001'
+  _globals['_ANNOUNCESTREAMREQUEST'].fields_by_name['deployment_id']._loaded_options = None
+  _globals['_ANNOUNCESTREAMREQUEST'].fields_by_name['deployment_id']._serialized_options = b'\342A\001\002'
+  _globals['_ANNOUNCESTREAMREQUEST'].fields_by_name['input_format']._loaded_options = None
+  _globals['_ANNOUNCESTREAMREQUEST'].fields_by_name['input_format']._serialized_options = b'\342A\001\002'
+  _globals['_GETSTREAMHEADREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_GETSTREAMHEADREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
   _globals['_AWAITSTREAMREQUEST'].fields_by_name['deployment_id']._loaded_options = None
   _globals['_AWAITSTREAMREQUEST'].fields_by_name['deployment_id']._serialized_options = b'\342A\001\002'
   _globals['_RECORDSTREAMREQUEST'].fields_by_name['source']._loaded_options = None
@@ -61,32 +72,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMCATALOG'].methods_by_name['DeleteStream']._serialized_options = b'\202\323\344\223\002\022*\020/v1/streams/{id}'
   _globals['_STREAMCATALOG'].methods_by_name['ReplayStream']._loaded_options = None
   _globals['_STREAMCATALOG'].methods_by_name['ReplayStream']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/streams/{id}:replay:\001*'
-  _globals['_GETSTREAMREQUEST']._serialized_start=224
-  _globals['_GETSTREAMREQUEST']._serialized_end=260
-  _globals['_LISTSTREAMSREQUEST']._serialized_start=262
-  _globals['_LISTSTREAMSREQUEST']._serialized_end=377
-  _globals['_LISTSTREAMSRESPONSE']._serialized_start=379
-  _globals['_LISTSTREAMSRESPONSE']._serialized_end=463
-  _globals['_DELETESTREAMREQUEST']._serialized_start=465
-  _globals['_DELETESTREAMREQUEST']._serialized_end=504
-  _globals['_REPLAYSTREAMREQUEST']._serialized_start=506
-  _globals['_REPLAYSTREAMREQUEST']._serialized_end=574
-  _globals['_REPLAYSTREAMRESPONSE']._serialized_start=576
-  _globals['_REPLAYSTREAMRESPONSE']._serialized_end=641
-  _globals['_AWAITSTREAMREQUEST']._serialized_start=643
-  _globals['_AWAITSTREAMREQUEST']._serialized_end=733
-  _globals['_AWAITSTREAMRESPONSE']._serialized_start=735
-  _globals['_AWAITSTREAMRESPONSE']._serialized_end=793
-  _globals['_RECORDSTREAMREQUEST']._serialized_start=796
-  _globals['_RECORDSTREAMREQUEST']._serialized_end=960
-  _globals['_RECORDSTREAMRESPONSE']._serialized_start=962
-  _globals['_RECORDSTREAMRESPONSE']._serialized_end=1038
-  _globals['_GETRECORDEDPOSITIONSREQUEST']._serialized_start=1040
-  _globals['_GETRECORDEDPOSITIONSREQUEST']._serialized_end=1090
-  _globals['_GETRECORDEDPOSITIONSRESPONSE']._serialized_start=1093
-  _globals['_GETRECORDEDPOSITIONSRESPONSE']._serialized_end=1257
-  _globals['_GETRECORDEDPOSITIONSRESPONSE_NEXTOFFSETSENTRY']._serialized_start=1207
-  _globals['_GETRECORDEDPOSITIONSRESPONSE_NEXTOFFSETSENTRY']._serialized_end=1257
-  _globals['_STREAMCATALOG']._serialized_start=1260
-  _globals['_STREAMCATALOG']._serialized_end=1966
+  _globals['_STREAMCATALOG'].methods_by_name['AnnounceStream']._loaded_options = None
+  _globals['_STREAMCATALOG'].methods_by_name['AnnounceStream']._serialized_options = b'\202\323\344\223\002\031\"\024/v1/streams:announce:\001*'
+  _globals['_STREAMCATALOG'].methods_by_name['GetStreamHead']._loaded_options = None
+  _globals['_STREAMCATALOG'].methods_by_name['GetStreamHead']._serialized_options = b'\202\323\344\223\002\027\022\025/v1/streams/{id}:head'
+  _globals['_GETSTREAMREQUEST']._serialized_start=257
+  _globals['_GETSTREAMREQUEST']._serialized_end=293
+  _globals['_LISTSTREAMSREQUEST']._serialized_start=295
+  _globals['_LISTSTREAMSREQUEST']._serialized_end=410
+  _globals['_LISTSTREAMSRESPONSE']._serialized_start=412
+  _globals['_LISTSTREAMSRESPONSE']._serialized_end=496
+  _globals['_DELETESTREAMREQUEST']._serialized_start=498
+  _globals['_DELETESTREAMREQUEST']._serialized_end=537
+  _globals['_REPLAYSTREAMREQUEST']._serialized_start=539
+  _globals['_REPLAYSTREAMREQUEST']._serialized_end=607
+  _globals['_REPLAYSTREAMRESPONSE']._serialized_start=609
+  _globals['_REPLAYSTREAMRESPONSE']._serialized_end=674
+  _globals['_TOPICSELECTION']._serialized_start=677
+  _globals['_TOPICSELECTION']._serialized_end=870
+  _globals['_ANNOUNCESTREAMREQUEST']._serialized_start=873
+  _globals['_ANNOUNCESTREAMREQUEST']._serialized_end=1306
+  _globals['_ANNOUNCESTREAMREQUEST_INPUTCONFIGENTRY']._serialized_start=1256
+  _globals['_ANNOUNCESTREAMREQUEST_INPUTCONFIGENTRY']._serialized_end=1306
+  _globals['_ANNOUNCESTREAMRESPONSE']._serialized_start=1309
+  _globals['_ANNOUNCESTREAMRESPONSE']._serialized_end=1440
+  _globals['_GETSTREAMHEADREQUEST']._serialized_start=1442
+  _globals['_GETSTREAMHEADREQUEST']._serialized_end=1504
+  _globals['_STREAMRECORD']._serialized_start=1507
+  _globals['_STREAMRECORD']._serialized_end=1707
+  _globals['_GETSTREAMHEADRESPONSE']._serialized_start=1710
+  _globals['_GETSTREAMHEADRESPONSE']._serialized_end=1899
+  _globals['_AWAITSTREAMREQUEST']._serialized_start=1901
+  _globals['_AWAITSTREAMREQUEST']._serialized_end=1991
+  _globals['_AWAITSTREAMRESPONSE']._serialized_start=1993
+  _globals['_AWAITSTREAMRESPONSE']._serialized_end=2051
+  _globals['_RECORDSTREAMREQUEST']._serialized_start=2054
+  _globals['_RECORDSTREAMREQUEST']._serialized_end=2218
+  _globals['_RECORDSTREAMRESPONSE']._serialized_start=2220
+  _globals['_RECORDSTREAMRESPONSE']._serialized_end=2296
+  _globals['_GETRECORDEDPOSITIONSREQUEST']._serialized_start=2298
+  _globals['_GETRECORDEDPOSITIONSREQUEST']._serialized_end=2348
+  _globals['_GETRECORDEDPOSITIONSRESPONSE']._serialized_start=2351
+  _globals['_GETRECORDEDPOSITIONSRESPONSE']._serialized_end=2515
+  _globals['_GETRECORDEDPOSITIONSRESPONSE_NEXTOFFSETSENTRY']._serialized_start=2465
+  _globals['_GETRECORDEDPOSITIONSRESPONSE_NEXTOFFSETSENTRY']._serialized_end=2515
+  _globals['_STREAMCATALOG']._serialized_start=2518
+  _globals['_STREAMCATALOG']._serialized_end=3467
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import empty_pb2 as _empty_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from headrace.v1 import model_pb2 as _model_pb2
 from headrace.v1 import stream_pb2 as _stream_pb2
 from google.protobuf.internal import containers as _containers
@@ -59,6 +60,103 @@ class ReplayStreamResponse(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     source: _stream_pb2.StreamSource
     def __init__(self, source: _Optional[_Union[_stream_pb2.StreamSource, _Mapping]] = ...) -> None: ...
+
+class TopicSelection(_message.Message):
+    __slots__ = ("topic", "partitions", "start_time", "end_time", "since")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    since: _duration_pb2.Duration
+    def __init__(self, topic: _Optional[str] = ..., partitions: _Optional[_Iterable[int]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., since: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class AnnounceStreamRequest(_message.Message):
+    __slots__ = ("deployment_id", "ranges", "selections", "input_format", "input_config", "validation_rate", "test_rate", "description", "restrictions", "validate_only")
+    class InputConfigEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    DEPLOYMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    SELECTIONS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_RATE_FIELD_NUMBER: _ClassVar[int]
+    TEST_RATE_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    RESTRICTIONS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    deployment_id: int
+    ranges: _containers.RepeatedCompositeFieldContainer[_stream_pb2.OffsetRange]
+    selections: _containers.RepeatedCompositeFieldContainer[TopicSelection]
+    input_format: _stream_pb2.DataFormat
+    input_config: _containers.ScalarMap[str, str]
+    validation_rate: float
+    test_rate: float
+    description: str
+    restrictions: str
+    validate_only: bool
+    def __init__(self, deployment_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[_stream_pb2.OffsetRange, _Mapping]]] = ..., selections: _Optional[_Iterable[_Union[TopicSelection, _Mapping]]] = ..., input_format: _Optional[_Union[_stream_pb2.DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., validation_rate: _Optional[float] = ..., test_rate: _Optional[float] = ..., description: _Optional[str] = ..., restrictions: _Optional[str] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class AnnounceStreamResponse(_message.Message):
+    __slots__ = ("source", "ranges", "offset_count")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_COUNT_FIELD_NUMBER: _ClassVar[int]
+    source: _stream_pb2.StreamSource
+    ranges: _containers.RepeatedCompositeFieldContainer[_stream_pb2.OffsetRange]
+    offset_count: int
+    def __init__(self, source: _Optional[_Union[_stream_pb2.StreamSource, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[_stream_pb2.OffsetRange, _Mapping]]] = ..., offset_count: _Optional[int] = ...) -> None: ...
+
+class GetStreamHeadRequest(_message.Message):
+    __slots__ = ("id", "record_count")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RECORD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    record_count: int
+    def __init__(self, id: _Optional[int] = ..., record_count: _Optional[int] = ...) -> None: ...
+
+class StreamRecord(_message.Message):
+    __slots__ = ("topic", "partition", "offset", "time", "sample", "label", "sample_text", "label_text", "decode_error")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_TEXT_FIELD_NUMBER: _ClassVar[int]
+    LABEL_TEXT_FIELD_NUMBER: _ClassVar[int]
+    DECODE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    offset: int
+    time: _timestamp_pb2.Timestamp
+    sample: _containers.RepeatedScalarFieldContainer[float]
+    label: _containers.RepeatedScalarFieldContainer[float]
+    sample_text: str
+    label_text: str
+    decode_error: str
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sample: _Optional[_Iterable[float]] = ..., label: _Optional[_Iterable[float]] = ..., sample_text: _Optional[str] = ..., label_text: _Optional[str] = ..., decode_error: _Optional[str] = ...) -> None: ...
+
+class GetStreamHeadResponse(_message.Message):
+    __slots__ = ("records", "sample", "label", "fields")
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[StreamRecord]
+    sample: _model_pb2.TensorSpec
+    label: _model_pb2.TensorSpec
+    fields: _containers.RepeatedCompositeFieldContainer[_model_pb2.TensorSpec]
+    def __init__(self, records: _Optional[_Iterable[_Union[StreamRecord, _Mapping]]] = ..., sample: _Optional[_Union[_model_pb2.TensorSpec, _Mapping]] = ..., label: _Optional[_Union[_model_pb2.TensorSpec, _Mapping]] = ..., fields: _Optional[_Iterable[_Union[_model_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
 
 class AwaitStreamRequest(_message.Message):
     __slots__ = ("deployment_id", "wait")

@@ -57,6 +57,16 @@ class StreamCatalogStub:
                 request_serializer=headrace_dot_v1_dot_stream__catalog__pb2.ReplayStreamRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_stream__catalog__pb2.ReplayStreamResponse.FromString,
                 _registered_method=True)
+        self.AnnounceStream = channel.unary_unary(
+                '/headrace.v1.StreamCatalog/AnnounceStream',
+                request_serializer=headrace_dot_v1_dot_stream__catalog__pb2.AnnounceStreamRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_stream__catalog__pb2.AnnounceStreamResponse.FromString,
+                _registered_method=True)
+        self.GetStreamHead = channel.unary_unary(
+                '/headrace.v1.StreamCatalog/GetStreamHead',
+                request_serializer=headrace_dot_v1_dot_stream__catalog__pb2.GetStreamHeadRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_stream__catalog__pb2.GetStreamHeadResponse.FromString,
+                _registered_method=True)
         self.AwaitStream = channel.unary_unary(
                 '/headrace.v1.StreamCatalog/AwaitStream',
                 request_serializer=headrace_dot_v1_dot_stream__catalog__pb2.AwaitStreamRequest.SerializeToString,
@@ -106,6 +116,21 @@ class StreamCatalogServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnnounceStream(self, request, context):
+        """Announces records that are in Kafka already as a stream for a deployment, through the control topic. What is chosen by
+        time is resolved to offsets once, here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStreamHead(self, request, context):
+        """The first records of a stream, decoded.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AwaitStream(self, request, context):
         """Waits until a deployment has its stream, or the time is over. Internal.
         """
@@ -149,6 +174,16 @@ def add_StreamCatalogServicer_to_server(servicer, server):
                     servicer.ReplayStream,
                     request_deserializer=headrace_dot_v1_dot_stream__catalog__pb2.ReplayStreamRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_stream__catalog__pb2.ReplayStreamResponse.SerializeToString,
+            ),
+            'AnnounceStream': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnnounceStream,
+                    request_deserializer=headrace_dot_v1_dot_stream__catalog__pb2.AnnounceStreamRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_stream__catalog__pb2.AnnounceStreamResponse.SerializeToString,
+            ),
+            'GetStreamHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStreamHead,
+                    request_deserializer=headrace_dot_v1_dot_stream__catalog__pb2.GetStreamHeadRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_stream__catalog__pb2.GetStreamHeadResponse.SerializeToString,
             ),
             'AwaitStream': grpc.unary_unary_rpc_method_handler(
                     servicer.AwaitStream,
@@ -275,6 +310,60 @@ class StreamCatalog:
             '/headrace.v1.StreamCatalog/ReplayStream',
             headrace_dot_v1_dot_stream__catalog__pb2.ReplayStreamRequest.SerializeToString,
             headrace_dot_v1_dot_stream__catalog__pb2.ReplayStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnnounceStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.StreamCatalog/AnnounceStream',
+            headrace_dot_v1_dot_stream__catalog__pb2.AnnounceStreamRequest.SerializeToString,
+            headrace_dot_v1_dot_stream__catalog__pb2.AnnounceStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStreamHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.StreamCatalog/GetStreamHead',
+            headrace_dot_v1_dot_stream__catalog__pb2.GetStreamHeadRequest.SerializeToString,
+            headrace_dot_v1_dot_stream__catalog__pb2.GetStreamHeadResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/stream.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n\x0bOffsetRange\x12\x13\n\x05topic\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\r\n\x05start\x18\x03 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x03\"\xfc\x03\n\x12StreamAnnouncement\x12\x18\n\nmessage_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rdeployment_id\x18\x02 \x01(\x03\x12(\n\x06ranges\x18\x03 \x03(\x0b\x32\x18.headrace.v1.OffsetRange\x12\x35\n\x13unsupervised_ranges\x18\x04 \x03(\x0b\x32\x18.headrace.v1.OffsetRange\x12-\n\x0cinput_format\x18\x05 \x01(\x0e\x32\x17.headrace.v1.DataFormat\x12\x46\n\x0cinput_config\x18\x06 \x03(\x0b\x32\x30.headrace.v1.StreamAnnouncement.InputConfigEntry\x12\x17\n\x0fvalidation_rate\x18\x07 \x01(\x01\x12\x11\n\ttest_rate\x18\x08 \x01(\x01\x12\x14\n\x0crecord_count\x18\t \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12\x14\n\x0crestrictions\x18\x0b \x01(\t\x12\x13\n\x0bincremental\x18\x0c \x01(\x08\x12\x13\n\x0bopen_topics\x18\r \x03(\t\x12\x12\n\nstream_key\x18\x0e \x01(\t\x1a\x32\n\x10InputConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x0cStreamSource\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe3\x06\n\x06Stream\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1b\n\rdeployment_id\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12.\n\x06ranges\x18\x05 \x03(\x0b\x32\x18.headrace.v1.OffsetRangeB\x04\xe2\x41\x01\x03\x12;\n\x13unsupervised_ranges\x18\x06 \x03(\x0b\x32\x18.headrace.v1.OffsetRangeB\x04\xe2\x41\x01\x03\x12\x33\n\x0cinput_format\x18\x07 \x01(\x0e\x32\x17.headrace.v1.DataFormatB\x04\xe2\x41\x01\x03\x12@\n\x0cinput_config\x18\x08 \x03(\x0b\x32$.headrace.v1.Stream.InputConfigEntryB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fvalidation_rate\x18\t \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x17\n\ttest_rate\x18\n \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0crecord_count\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x64\x65scription\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0crestrictions\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0bincremental\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0bopen_topics\x18\x0f \x03(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nstream_key\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nmessage_id\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03\x12+\n\x07\x64ialect\x18\x12 \x01(\x0e\x32\x14.headrace.v1.DialectB\x04\xe2\x41\x01\x03\x12/\n\x06source\x18\x13 \x01(\x0b\x32\x19.headrace.v1.StreamSourceB\x04\xe2\x41\x01\x03\x12\x35\n\x0c\x61vailability\x18\x14 \x01(\x0e\x32\x19.headrace.v1.AvailabilityB\x04\xe2\x41\x01\x03\x12\x1a\n\x0crange_string\x18\x15 \x01(\tB\x04\xe2\x41\x01\x03\x1a\x32\n\x10InputConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x84\x01\n\nDataFormat\x12\x1b\n\x17\x44\x41TA_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_FORMAT_RAW\x10\x01\x12\x14\n\x10\x44\x41TA_FORMAT_AVRO\x10\x02\x12\x14\n\x10\x44\x41TA_FORMAT_JSON\x10\x03\x12\x18\n\x14\x44\x41TA_FORMAT_PROTOBUF\x10\x04*N\n\x07\x44ialect\x12\x17\n\x13\x44IALECT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44IALECT_HEADRACE\x10\x01\x12\x14\n\x10\x44IALECT_KAFKA_ML\x10\x02*\xa1\x01\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41VAILABILITY_AVAILABLE\x10\x01\x12\x1f\n\x1b\x41VAILABILITY_PARTLY_EXPIRED\x10\x02\x12\x18\n\x14\x41VAILABILITY_EXPIRED\x10\x03\x12\x1c\n\x18\x41VAILABILITY_NOT_WRITTEN\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/stream.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Q\n\x0bOffsetRange\x12\x13\n\x05topic\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\r\n\x05start\x18\x03 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x03\"\xef\x04\n\x12StreamAnnouncement\x12\x18\n\nmessage_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\rdeployment_id\x18\x02 \x01(\x03\x12(\n\x06ranges\x18\x03 \x03(\x0b\x32\x18.headrace.v1.OffsetRange\x12\x35\n\x13unsupervised_ranges\x18\x04 \x03(\x0b\x32\x18.headrace.v1.OffsetRange\x12-\n\x0cinput_format\x18\x05 \x01(\x0e\x32\x17.headrace.v1.DataFormat\x12\x46\n\x0cinput_config\x18\x06 \x03(\x0b\x32\x30.headrace.v1.StreamAnnouncement.InputConfigEntry\x12\x17\n\x0fvalidation_rate\x18\x07 \x01(\x01\x12\x11\n\ttest_rate\x18\x08 \x01(\x01\x12\x14\n\x0crecord_count\x18\t \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12\x14\n\x0crestrictions\x18\x0b \x01(\t\x12\x13\n\x0bincremental\x18\x0c \x01(\x08\x12\x13\n\x0bopen_topics\x18\r \x03(\t\x12\x12\n\nstream_key\x18\x0e \x01(\t\x12@\n\ttopic_ids\x18\x0f \x03(\x0b\x32-.headrace.v1.StreamAnnouncement.TopicIdsEntry\x1a\x32\n\x10InputConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rTopicIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x0cStreamSource\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd0\x07\n\x06Stream\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1b\n\rdeployment_id\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12.\n\x06ranges\x18\x05 \x03(\x0b\x32\x18.headrace.v1.OffsetRangeB\x04\xe2\x41\x01\x03\x12;\n\x13unsupervised_ranges\x18\x06 \x03(\x0b\x32\x18.headrace.v1.OffsetRangeB\x04\xe2\x41\x01\x03\x12\x33\n\x0cinput_format\x18\x07 \x01(\x0e\x32\x17.headrace.v1.DataFormatB\x04\xe2\x41\x01\x03\x12@\n\x0cinput_config\x18\x08 \x03(\x0b\x32$.headrace.v1.Stream.InputConfigEntryB\x04\xe2\x41\x01\x03\x12\x1d\n\x0fvalidation_rate\x18\t \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x17\n\ttest_rate\x18\n \x01(\x01\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0crecord_count\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x64\x65scription\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0crestrictions\x18\r \x01(\tB\x04\xe2\x41\x01\x03\x12\x19\n\x0bincremental\x18\x0e \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x19\n\x0bopen_topics\x18\x0f \x03(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nstream_key\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nmessage_id\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03\x12+\n\x07\x64ialect\x18\x12 \x01(\x0e\x32\x14.headrace.v1.DialectB\x04\xe2\x41\x01\x03\x12/\n\x06source\x18\x13 \x01(\x0b\x32\x19.headrace.v1.StreamSourceB\x04\xe2\x41\x01\x03\x12\x35\n\x0c\x61vailability\x18\x14 \x01(\x0e\x32\x19.headrace.v1.AvailabilityB\x04\xe2\x41\x01\x03\x12\x1a\n\x0crange_string\x18\x15 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\ttopic_ids\x18\x16 \x03(\x0b\x32!.headrace.v1.Stream.TopicIdsEntryB\x04\xe2\x41\x01\x03\x1a\x32\n\x10InputConfigEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rTopicIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\x84\x01\n\nDataFormat\x12\x1b\n\x17\x44\x41TA_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x41TA_FORMAT_RAW\x10\x01\x12\x14\n\x10\x44\x41TA_FORMAT_AVRO\x10\x02\x12\x14\n\x10\x44\x41TA_FORMAT_JSON\x10\x03\x12\x18\n\x14\x44\x41TA_FORMAT_PROTOBUF\x10\x04*N\n\x07\x44ialect\x12\x17\n\x13\x44IALECT_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44IALECT_HEADRACE\x10\x01\x12\x14\n\x10\x44IALECT_KAFKA_ML\x10\x02*\xbb\x01\n\x0c\x41vailability\x12\x1c\n\x18\x41VAILABILITY_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41VAILABILITY_AVAILABLE\x10\x01\x12\x1f\n\x1b\x41VAILABILITY_PARTLY_EXPIRED\x10\x02\x12\x18\n\x14\x41VAILABILITY_EXPIRED\x10\x03\x12\x1c\n\x18\x41VAILABILITY_NOT_WRITTEN\x10\x04\x12\x18\n\x14\x41VAILABILITY_BLOCKED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OFFSETRANGE'].fields_by_name['topic']._serialized_options = b'\342A\001\002'
   _globals['_STREAMANNOUNCEMENT_INPUTCONFIGENTRY']._loaded_options = None
   _globals['_STREAMANNOUNCEMENT_INPUTCONFIGENTRY']._serialized_options = b'8\001'
+  _globals['_STREAMANNOUNCEMENT_TOPICIDSENTRY']._loaded_options = None
+  _globals['_STREAMANNOUNCEMENT_TOPICIDSENTRY']._serialized_options = b'8\001'
   _globals['_STREAMANNOUNCEMENT'].fields_by_name['message_id']._loaded_options = None
   _globals['_STREAMANNOUNCEMENT'].fields_by_name['message_id']._serialized_options = b'\342A\001\002'
   _globals['_STREAM_INPUTCONFIGENTRY']._loaded_options = None
   _globals['_STREAM_INPUTCONFIGENTRY']._serialized_options = b'8\001'
+  _globals['_STREAM_TOPICIDSENTRY']._loaded_options = None
+  _globals['_STREAM_TOPICIDSENTRY']._serialized_options = b'8\001'
   _globals['_STREAM'].fields_by_name['id']._loaded_options = None
   _globals['_STREAM'].fields_by_name['id']._serialized_options = b'\342A\001\003'
   _globals['_STREAM'].fields_by_name['create_time']._loaded_options = None
@@ -83,22 +87,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAM'].fields_by_name['availability']._serialized_options = b'\342A\001\003'
   _globals['_STREAM'].fields_by_name['range_string']._loaded_options = None
   _globals['_STREAM'].fields_by_name['range_string']._serialized_options = b'\342A\001\003'
-  _globals['_DATAFORMAT']._serialized_start=1680
-  _globals['_DATAFORMAT']._serialized_end=1812
-  _globals['_DIALECT']._serialized_start=1814
-  _globals['_DIALECT']._serialized_end=1892
-  _globals['_AVAILABILITY']._serialized_start=1895
-  _globals['_AVAILABILITY']._serialized_end=2056
+  _globals['_STREAM'].fields_by_name['topic_ids']._loaded_options = None
+  _globals['_STREAM'].fields_by_name['topic_ids']._serialized_options = b'\342A\001\003'
+  _globals['_DATAFORMAT']._serialized_start=1904
+  _globals['_DATAFORMAT']._serialized_end=2036
+  _globals['_DIALECT']._serialized_start=2038
+  _globals['_DIALECT']._serialized_end=2116
+  _globals['_AVAILABILITY']._serialized_start=2119
+  _globals['_AVAILABILITY']._serialized_end=2306
   _globals['_OFFSETRANGE']._serialized_start=107
   _globals['_OFFSETRANGE']._serialized_end=188
   _globals['_STREAMANNOUNCEMENT']._serialized_start=191
-  _globals['_STREAMANNOUNCEMENT']._serialized_end=699
-  _globals['_STREAMANNOUNCEMENT_INPUTCONFIGENTRY']._serialized_start=649
-  _globals['_STREAMANNOUNCEMENT_INPUTCONFIGENTRY']._serialized_end=699
-  _globals['_STREAMSOURCE']._serialized_start=701
-  _globals['_STREAMSOURCE']._serialized_end=807
-  _globals['_STREAM']._serialized_start=810
-  _globals['_STREAM']._serialized_end=1677
-  _globals['_STREAM_INPUTCONFIGENTRY']._serialized_start=649
-  _globals['_STREAM_INPUTCONFIGENTRY']._serialized_end=699
+  _globals['_STREAMANNOUNCEMENT']._serialized_end=814
+  _globals['_STREAMANNOUNCEMENT_INPUTCONFIGENTRY']._serialized_start=715
+  _globals['_STREAMANNOUNCEMENT_INPUTCONFIGENTRY']._serialized_end=765
+  _globals['_STREAMANNOUNCEMENT_TOPICIDSENTRY']._serialized_start=767
+  _globals['_STREAMANNOUNCEMENT_TOPICIDSENTRY']._serialized_end=814
+  _globals['_STREAMSOURCE']._serialized_start=816
+  _globals['_STREAMSOURCE']._serialized_end=922
+  _globals['_STREAM']._serialized_start=925
+  _globals['_STREAM']._serialized_end=1901
+  _globals['_STREAM_INPUTCONFIGENTRY']._serialized_start=715
+  _globals['_STREAM_INPUTCONFIGENTRY']._serialized_end=765
+  _globals['_STREAM_TOPICIDSENTRY']._serialized_start=767
+  _globals['_STREAM_TOPICIDSENTRY']._serialized_end=814
 # @@protoc_insertion_point(module_scope)

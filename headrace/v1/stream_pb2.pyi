@@ -32,6 +32,7 @@ class Availability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AVAILABILITY_PARTLY_EXPIRED: _ClassVar[Availability]
     AVAILABILITY_EXPIRED: _ClassVar[Availability]
     AVAILABILITY_NOT_WRITTEN: _ClassVar[Availability]
+    AVAILABILITY_BLOCKED: _ClassVar[Availability]
 DATA_FORMAT_UNSPECIFIED: DataFormat
 DATA_FORMAT_RAW: DataFormat
 DATA_FORMAT_AVRO: DataFormat
@@ -45,6 +46,7 @@ AVAILABILITY_AVAILABLE: Availability
 AVAILABILITY_PARTLY_EXPIRED: Availability
 AVAILABILITY_EXPIRED: Availability
 AVAILABILITY_NOT_WRITTEN: Availability
+AVAILABILITY_BLOCKED: Availability
 
 class OffsetRange(_message.Message):
     __slots__ = ("topic", "partition", "start", "end")
@@ -59,8 +61,15 @@ class OffsetRange(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class StreamAnnouncement(_message.Message):
-    __slots__ = ("message_id", "deployment_id", "ranges", "unsupervised_ranges", "input_format", "input_config", "validation_rate", "test_rate", "record_count", "description", "restrictions", "incremental", "open_topics", "stream_key")
+    __slots__ = ("message_id", "deployment_id", "ranges", "unsupervised_ranges", "input_format", "input_config", "validation_rate", "test_rate", "record_count", "description", "restrictions", "incremental", "open_topics", "stream_key", "topic_ids")
     class InputConfigEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class TopicIdsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +90,7 @@ class StreamAnnouncement(_message.Message):
     INCREMENTAL_FIELD_NUMBER: _ClassVar[int]
     OPEN_TOPICS_FIELD_NUMBER: _ClassVar[int]
     STREAM_KEY_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_IDS_FIELD_NUMBER: _ClassVar[int]
     message_id: str
     deployment_id: int
     ranges: _containers.RepeatedCompositeFieldContainer[OffsetRange]
@@ -95,7 +105,8 @@ class StreamAnnouncement(_message.Message):
     incremental: bool
     open_topics: _containers.RepeatedScalarFieldContainer[str]
     stream_key: str
-    def __init__(self, message_id: _Optional[str] = ..., deployment_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., unsupervised_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., input_format: _Optional[_Union[DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., validation_rate: _Optional[float] = ..., test_rate: _Optional[float] = ..., record_count: _Optional[int] = ..., description: _Optional[str] = ..., restrictions: _Optional[str] = ..., incremental: _Optional[bool] = ..., open_topics: _Optional[_Iterable[str]] = ..., stream_key: _Optional[str] = ...) -> None: ...
+    topic_ids: _containers.ScalarMap[str, str]
+    def __init__(self, message_id: _Optional[str] = ..., deployment_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., unsupervised_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., input_format: _Optional[_Union[DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., validation_rate: _Optional[float] = ..., test_rate: _Optional[float] = ..., record_count: _Optional[int] = ..., description: _Optional[str] = ..., restrictions: _Optional[str] = ..., incremental: _Optional[bool] = ..., open_topics: _Optional[_Iterable[str]] = ..., stream_key: _Optional[str] = ..., topic_ids: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class StreamSource(_message.Message):
     __slots__ = ("topic", "partition", "offset", "time")
@@ -110,8 +121,15 @@ class StreamSource(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Stream(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "deployment_id", "ranges", "unsupervised_ranges", "input_format", "input_config", "validation_rate", "test_rate", "record_count", "description", "restrictions", "incremental", "open_topics", "stream_key", "message_id", "dialect", "source", "availability", "range_string")
+    __slots__ = ("id", "create_time", "update_time", "deployment_id", "ranges", "unsupervised_ranges", "input_format", "input_config", "validation_rate", "test_rate", "record_count", "description", "restrictions", "incremental", "open_topics", "stream_key", "message_id", "dialect", "source", "availability", "range_string", "topic_ids")
     class InputConfigEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class TopicIdsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +157,7 @@ class Stream(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     AVAILABILITY_FIELD_NUMBER: _ClassVar[int]
     RANGE_STRING_FIELD_NUMBER: _ClassVar[int]
+    TOPIC_IDS_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
@@ -160,4 +179,5 @@ class Stream(_message.Message):
     source: StreamSource
     availability: Availability
     range_string: str
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., unsupervised_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., input_format: _Optional[_Union[DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., validation_rate: _Optional[float] = ..., test_rate: _Optional[float] = ..., record_count: _Optional[int] = ..., description: _Optional[str] = ..., restrictions: _Optional[str] = ..., incremental: _Optional[bool] = ..., open_topics: _Optional[_Iterable[str]] = ..., stream_key: _Optional[str] = ..., message_id: _Optional[str] = ..., dialect: _Optional[_Union[Dialect, str]] = ..., source: _Optional[_Union[StreamSource, _Mapping]] = ..., availability: _Optional[_Union[Availability, str]] = ..., range_string: _Optional[str] = ...) -> None: ...
+    topic_ids: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., unsupervised_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., input_format: _Optional[_Union[DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., validation_rate: _Optional[float] = ..., test_rate: _Optional[float] = ..., record_count: _Optional[int] = ..., description: _Optional[str] = ..., restrictions: _Optional[str] = ..., incremental: _Optional[bool] = ..., open_topics: _Optional[_Iterable[str]] = ..., stream_key: _Optional[str] = ..., message_id: _Optional[str] = ..., dialect: _Optional[_Union[Dialect, str]] = ..., source: _Optional[_Union[StreamSource, _Mapping]] = ..., availability: _Optional[_Union[Availability, str]] = ..., range_string: _Optional[str] = ..., topic_ids: _Optional[_Mapping[str, str]] = ...) -> None: ...

@@ -19,6 +19,7 @@ from headrace.v1.stream_pb2 import (
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Rows = Array | Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,28 @@ class BadRecord:
 class Decoded:
     """The good rows of a batch, in order.
 
-    columns: input name → rows `(len(good), *shape)`; a model with one input has the name "". Read-only.
+    rows: `(len(good), *shape)`, read-only.
     good: the indices of the good records in the batch, int64.
     bad: the others.
     """
 
-    columns: dict[str, Array]
+    rows: Array
     good: Array
     bad: list[BadRecord]
 
-    @property
-    def rows(self) -> Array:
-        """The rows of the only input."""
-        (rows,) = self.columns.values()
-        return rows
+
+@dataclass(frozen=True)
+class Field:
+    """One field of records that have several: the elements `[start, stop)` of a row, in its own type and shape.
+
+    A row has one element type, in which each field's numbers fit: a model with one input takes it as it is, in schema
+    order, and one with several named inputs takes the fields by name.
+    """
+
+    name: str
+    spec: Spec
+    start: int
+    stop: int
 
 
 class Codec(Protocol):
@@ -75,18 +84,26 @@ class Codec(Protocol):
 
     sample_spec, label_spec: of one row. Where the configuration leaves a length open (-1) the first batch decides it,
     and the codec remembers. label_spec is None for records without labels.
+    fields: what a sample's row consists of; empty where the records have no named fields.
+    config: the input_config with everything that the first batch decided: who decodes by it decodes alike.
     """
 
     @property
     def sample_spec(self) -> Spec: ...
     @property
     def label_spec(self) -> Spec | None: ...
+    @property
+    def fields(self) -> tuple[Field, ...]: ...
+    @property
+    def config(self) -> dict[str, str]: ...
     def decode_samples(self, values: Sequence[bytes | None]) -> Decoded: ...
     def decode_labels(self, keys: Sequence[bytes | None]) -> Decoded:
         """Only where there is a label_spec."""
 
-    def encode_sample(self, sample: Array) -> bytes: ...
-    def encode_label(self, label: Array) -> bytes: ...
+    def encode_samples(self, rows: Rows) -> list[bytes]:
+        """One record per row of an array `(n, ...)`, or of arrays by field name."""
+
+    def encode_labels(self, rows: Rows) -> list[bytes]: ...
 
 
 def codec_for(data_format: int, config: Mapping[str, str]) -> Codec:

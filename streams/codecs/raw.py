@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
-from streams.codecs import Array, BadRecord, Decoded, Spec
+from streams.codecs import Array, BadRecord, Decoded, Field, Rows, Spec
 
 # Kafka-ML's own names; `float` is TensorFlow's, four bytes, not numpy's.
 ALIASES = {"half": "float16", "float": "float32", "double": "float64"}
@@ -57,6 +57,14 @@ class RawCodec:
     def label_spec(self) -> Spec | None:
         return self._label
 
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return ()
+
+    @property
+    def config(self) -> dict[str, str]:
+        return config_of(self._sample, self._label)
+
     def decode_samples(self, values: Sequence[bytes | None]) -> Decoded:
         self._sample = _settle(self._sample, values)
         return _decode(self._sample, values, "value")
@@ -66,25 +74,29 @@ class RawCodec:
         self._label = _settle(self._label, keys)
         return _decode(self._label, keys, "key (the label)")
 
-    def encode_sample(self, sample: Array) -> bytes:
-        return _encode(self._sample, sample)
+    def encode_samples(self, rows: Rows) -> list[bytes]:
+        return _encode(self._sample, rows)
 
-    def encode_label(self, label: Array) -> bytes:
+    def encode_labels(self, rows: Rows) -> list[bytes]:
         assert self._label is not None, "the records have no labels"
-        return _encode(self._label, label)
+        return _encode(self._label, rows)
 
 
 def config_of(sample: Spec, label: Spec | None) -> dict[str, str]:
     """The input_config of records with such rows."""
-    config = {"data_type": sample.dtype.name, "data_reshape": _reshape_text(sample)}
+    config = {"data_type": _type_text(sample), "data_reshape": _reshape_text(sample)}
     if label is not None:
-        config |= {"label_type": label.dtype.name, "label_reshape": _reshape_text(label)}
+        config |= {"label_type": _type_text(label), "label_reshape": _reshape_text(label)}
     return config
 
 
+def _type_text(spec: Spec) -> str:
+    return "string" if spec.dtype.kind == "S" else spec.dtype.name
+
+
 def _reshape_text(spec: Spec) -> str:
-    """A single number has no reshape, as in Kafka-ML."""
-    return " ".join(map(str, spec.shape))
+    """A single number has no reshape, as in Kafka-ML; a text's is its width."""
+    return str(spec.dtype.itemsize) if spec.dtype.kind == "S" else " ".join(map(str, spec.shape))
 
 
 def _spec(config: Mapping[str, str], prefix: str, bad: list[FieldViolation]) -> Spec:
@@ -158,14 +170,14 @@ def _decode(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
     sizes = _sizes(records)
     good = np.flatnonzero(sizes == spec.row_bytes)
     if len(good) == len(records):
-        return Decoded({"": _rows(spec, b"".join(records))}, good, [])  # type: ignore[arg-type]  # no None has a size
+        return Decoded(_rows(spec, b"".join(records)), good, [])  # type: ignore[arg-type]  # no None has a size
     chosen = b"".join([records[index] or b"" for index in good.tolist()])
     reason = f"its {what} has {{}} bytes, where {spec} takes {spec.row_bytes}"
     bad = [
         BadRecord(int(index), f"it has no {what}" if sizes[index] < 0 else reason.format(sizes[index]))
         for index in np.flatnonzero(sizes != spec.row_bytes)
     ]
-    return Decoded({"": _rows(spec, chosen)}, good, bad)
+    return Decoded(_rows(spec, chosen), good, bad)
 
 
 def _rows(spec: Spec, joined: bytes) -> Array:
@@ -186,7 +198,7 @@ def _decode_texts(spec: Spec, records: Sequence[bytes | None], what: str) -> Dec
         BadRecord(int(index), f"it has no {what}" if sizes[index] < 0 else reason.format(sizes[index]))
         for index in np.flatnonzero(~fits)
     ]
-    return Decoded({"": rows}, good, bad)
+    return Decoded(rows, good, bad)
 
 
 def _all_bad(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
@@ -197,7 +209,7 @@ def _all_bad(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
         BadRecord(index, f"it has no {what}" if record is None else reason.format(len(record)))
         for index, record in enumerate(records)
     ]
-    return Decoded({"": np.empty((0, *shape), spec.dtype)}, np.empty(0, np.int64), bad)
+    return Decoded(np.empty((0, *shape), spec.dtype), np.empty(0, np.int64), bad)
 
 
 def _sizes(records: Sequence[bytes | None]) -> Array:
@@ -208,8 +220,10 @@ def _sizes(records: Sequence[bytes | None]) -> Array:
         return np.fromiter((-1 if record is None else len(record) for record in records), np.int64, len(records))
 
 
-def _encode(spec: Spec, array: Array) -> bytes:
-    if spec.dtype.kind == "S":
-        content = array.item()
-        return content.encode() if isinstance(content, str) else bytes(content)
-    return np.ascontiguousarray(array, spec.dtype.newbyteorder("<")).tobytes()
+def _encode(spec: Spec, rows: Rows) -> list[bytes]:
+    assert isinstance(rows, np.ndarray), "RAW records have no named fields"
+    if spec.dtype.kind in "SU":
+        return [text.encode() if isinstance(text, str) else bytes(text) for text in rows.reshape(len(rows)).tolist()]
+    data = np.ascontiguousarray(rows, spec.dtype.newbyteorder("<")).tobytes()
+    size = len(data) // max(1, len(rows))
+    return [data[start : start + size] for start in range(0, len(data), size)]
