@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
@@ -16,6 +16,7 @@ from confluent_kafka import (
     KafkaException,
     Message,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -40,7 +41,7 @@ from headrace.v1 import error_pb2
 __all__ = [
     "Headers", "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "ensure_topics",
     "headers_of", "is_transient", "kafka_errors", "log_ends", "offsets_at", "partitions_of", "topic_config",
-    "unknown_topic", "watermarks",
+    "topic_ids", "unknown_topic", "watermarks",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -257,6 +258,24 @@ def topic_config(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST
         (answer,) = admin.describe_configs([resource], request_timeout=timeout_s).values()
         entries = answer.result(timeout_s)
     return {name: entry.value for name, entry in entries.items()}
+
+
+def topic_ids(settings: KafkaSettings, topics: Iterable[str], timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, str]:
+    """The id that Kafka gave each topic; a topic that is deleted and made anew has another. Topics that do not exist
+    are left out. Raises Unavailable, PermissionDenied.
+    """
+    names = sorted(set(topics))
+    if not names:
+        return {}
+    admin = settings.admin()
+    found = {}
+    for name, answer in admin.describe_topics(TopicCollection(names), request_timeout=timeout_s).items():
+        try:
+            with kafka_errors(settings, topic=name):
+                found[name] = str(answer.result(timeout_s).topic_id)
+        except NotFound:
+            continue
+    return found
 
 
 def _ignore_error(error: KafkaError) -> None:

@@ -5,8 +5,18 @@ from collections.abc import Callable
 import pytest
 
 from headrace.errors import HeadraceError, InvalidArgument, NotFound, Unavailable
-from streams.kafka import KafkaSettings, await_kafka, ensure_topics, log_ends, partitions_of, topic_config, watermarks
+from streams.kafka import (
+    KafkaSettings,
+    await_kafka,
+    ensure_topics,
+    log_ends,
+    partitions_of,
+    topic_config,
+    topic_ids,
+    watermarks,
+)
 from tests.streams.log import write
+from tests.support import eventually
 
 Topic = Callable[..., str]
 AWAY = KafkaSettings("127.0.0.1:1")
@@ -25,6 +35,17 @@ def test_a_log_has_ends(kafka: KafkaSettings, topic: Topic) -> None:
     write(kafka, name, [b"x"] * 3, partition=1)
     assert log_ends(kafka, name) == {0: (0, 0, 0), 1: (0, 3, 3)}
     assert watermarks(kafka, name) == {0: (0, 0), 1: (0, 3)}
+
+
+def test_a_topic_that_is_made_anew_has_another_id(kafka: KafkaSettings, topic: Topic) -> None:
+    name = topic()
+    first = topic_ids(kafka, [name, "never-made"])
+    assert set(first) == {name}
+    admin = kafka.admin()
+    admin.delete_topics([name])[name].result(10)
+    eventually(lambda: topic_ids(kafka, [name]) == {})
+    ensure_topics(kafka, {name: 1})
+    assert topic_ids(kafka, [name])[name] not in ("", first[name])
 
 
 @pytest.mark.parametrize("ask", [partitions_of, log_ends, watermarks])
