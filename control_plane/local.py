@@ -109,7 +109,7 @@ class LocalCluster:
             overdue = self._overdue[name] = min(overdue, self._overdue.get(name, overdue))
             if time.monotonic() >= overdue:
                 log.warning("does not end; killing it", extra={"workload": name})
-                self._kill(name, record)
+                self._kill(files, record)
             elif record.pid is not None:
                 processes.signal_exactly(record.pid, record.starttime, signal.SIGTERM)
 
@@ -159,7 +159,7 @@ class LocalCluster:
         place = {
             "HEADRACE_HOME": str(self._home),
             "HEADRACE_WORK_DIR": str(work),
-            processes.MARKER: workload.name,
+            processes.MARKER: str(files.json),
         }
         with self._log(workload.name).open("ab") as errors:
             return subprocess.Popen(
@@ -179,7 +179,7 @@ class LocalCluster:
         observed = Observed(files.name, record.attempt, record.spec_hash, record.child)
         if is_locked:
             if record.pid is not None and not processes.is_exactly(record.pid, record.starttime):
-                self._kill(files.name, record)
+                self._kill(files, record)
             return observed
         if (ended := files.read_exit()) is not None:
             return replace(observed, exit=ended)
@@ -191,15 +191,15 @@ class LocalCluster:
         """The end of a workload whose shim was killed, or whose machine went down."""
         is_of_this_boot = record.boot_id == processes.boot_id()
         if is_of_this_boot:
-            self._kill(files.name, record)
+            self._kill(files, record)
         ended = Exit(stopped=files.stop.exists() or not is_of_this_boot)
         _write(files.exit, json.dumps(asdict(ended)))
         return ended
 
-    def _kill(self, name: str, record: _Record) -> None:
+    def _kill(self, files: _Files, record: _Record) -> None:
         if record.pid is not None:
             processes.signal_exactly(record.pid, record.starttime, signal.SIGKILL)
-        processes.kill_session(name, record.pid, record.starttime)
+        processes.kill_session(str(files.json), record.pid, record.starttime)
 
     def _settled_record(self, files: _Files) -> _Record:
         """A shim that has just started writes its pid within milliseconds."""

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-# In the environment of every workload and what it starts, with the workload's name.
+# In the environment of every workload and what it starts: a path that only this workload of this home has.
 MARKER = "HEADRACE_WORKLOAD"
 
 
@@ -40,15 +40,15 @@ def signal_exactly(pid: int, starttime: int, number: int) -> bool:
     return True
 
 
-def kill_session(workload: str, leader: int | None, starttime: int) -> None:
-    """Kill whatever is left of a workload: processes of the session that `leader` began, and those with its marker.
+def kill_session(mark: str, leader: int | None, starttime: int) -> None:
+    """Kill whatever is left of a workload: processes of the session that `leader` began, and those with its mark.
 
     A session's number is not given to another process while anything is left of it. If a younger process has it
     already, nothing was.
     """
     leader_now = None if leader is None else _stat(leader).get("starttime")
     reused = leader_now is not None and leader_now != starttime
-    marker = f"{MARKER}={workload}".encode()
+    marker = f"{MARKER}={mark}".encode()
     for pid in _pids():
         stat = _stat(pid)
         if not stat or pid == os.getpid():

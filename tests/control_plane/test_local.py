@@ -204,6 +204,18 @@ def test_a_killed_shim_takes_its_workload_along_and_leaves_an_unknown_end(home: 
     assert not of_home(home)
 
 
+def test_a_killed_shim_takes_nothing_of_another_home_along(home: Path, tmp_path: Path) -> None:
+    ours, theirs = (LocalCluster(place, command=script(GRACEFUL)) for place in (home, tmp_path / "another"))
+    for cluster in (ours, theirs):
+        cluster.start(workload())
+        eventually(lambda cluster=cluster: "ready" in logged(cluster))  # type: ignore[misc]
+    os.kill(psutil.Process(seen(ours).pid).ppid(), signal.SIGKILL)
+    assert ended(ours) == Exit()
+    assert seen(theirs).is_running
+    theirs.stop(NAME, grace_s=5)
+    assert ended(theirs) == Exit(code=0, stopped=True)
+
+
 def test_a_stop_does_not_depend_on_a_shim_that_hangs(home: Path) -> None:
     cluster = LocalCluster(home, command=script(GRACEFUL))
     cluster.start(workload())
