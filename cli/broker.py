@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from typing import IO
 from cli.kafka_download import Progress, default_cache, kafka_jars
 from headrace.errors import DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
 from headrace.v1 import error_pb2
-from streams.kafka import KafkaSettings, await_kafka
+from streams.kafka import KafkaSettings, cluster_id
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ class Broker:
         self._stop_with_parent = stop_with_parent
         self._on_progress = on_progress
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock: IO[str] | None = None
+        # Held by the Java process too, so that they last as long as either of us.
+        self._locks: list[IO[str]] = []
 
     @property
     def bootstrap_servers(self) -> str:
@@ -163,12 +165,12 @@ class Broker:
             self._format_storage(java, jars)
             self._process = self._launch(java, jars)
         except BaseException:
-            self._release_home()
+            self._release()
             raise
         log.info("broker started", extra={"pid": self.pid, "bootstrap_servers": self.bootstrap_servers})
 
     def wait_ready(self, timeout_s: float = 120.0) -> None:
-        """Return when the broker answers a client.
+        """Return when the broker answers a client: this one, and no other that has its port.
 
         Raises Unavailable with the end of its log if it ended instead, DeadlineExceeded after `timeout_s`.
         """
@@ -176,18 +178,27 @@ class Broker:
         while time.monotonic() < deadline:
             if not self.pid:
                 raise Unavailable(error_pb2.REASON_KAFKA_UNAVAILABLE, self._why_it_ended())
-            try:
-                # The port first: a client that finds nobody there backs off and finds the broker late.
-                with socket.create_connection((HOST, self.port), timeout=1.0):
-                    pass
-                await_kafka(KafkaSettings(self.bootstrap_servers), timeout_s=2.0)
+            if self._answers():
                 return
-            except (OSError, HeadraceError):
-                time.sleep(0.02)
+            time.sleep(0.02)
         raise DeadlineExceeded(
             error_pb2.REASON_DEADLINE,
             f"the broker did not serve {self.bootstrap_servers} within {timeout_s:g} s; its log is {self.log_path}",
         )
+
+    def _answers(self) -> bool:
+        try:
+            # The port first: a client that finds nobody there backs off and finds the broker late.
+            with socket.create_connection((HOST, self.port), timeout=1.0):
+                pass
+            return cluster_id(KafkaSettings(self.bootstrap_servers), timeout_s=2.0) == self._cluster_id()
+        except (OSError, HeadraceError):
+            return False
+
+    def _cluster_id(self) -> str:
+        """The one that its storage was formatted for."""
+        properties = (self._folder / "data" / "meta.properties").read_text().splitlines()
+        return next(line.removeprefix("cluster.id=") for line in properties if line.startswith("cluster.id="))
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """Ask it to stop, wait, and after `grace_s` kill it. Nothing to do if it does not run."""
@@ -206,31 +217,46 @@ class Broker:
             self._process.kill()
             self._process.wait()
             self._process = None
-        self._release_home()
+        self._release()
 
     def _take_home(self) -> None:
-        """Hold a lock that the Java process inherits: it lasts as long as either of us."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._folder / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._release_home()
+        if not self._take(self._folder / "lock"):
             raise FailedPrecondition(
                 error_pb2.REASON_WRONG_STATE,
                 f"a broker is already running in {self.home}; stop it, or choose another home",
                 home=self.home,
-            ) from error
+            )
 
-    def _release_home(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+    def _take_port(self, port: int) -> bool:
+        """False where somebody has it, or another broker of ours will: Java listens only seconds after its start."""
+        lock = Path(tempfile.gettempdir()) / f"headrace-{os.getuid()}-broker-{port}.lock"
+        if not _is_free(port) or not self._take(lock):
+            return False
+        self.port = port
+        return True
+
+    def _take(self, path: Path) -> bool:
+        """Hold the file's lock until `_release`; False where another process holds it."""
+        lock = path.open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return False
+        self._locks.append(lock)
+        return True
+
+    def _release(self) -> None:
+        while self._locks:
+            self._locks.pop().close()
 
     def _choose_ports(self) -> None:
-        self.port = self.port or free_port()
-        if not _is_free(self.port):
+        if not self.port:
+            while not self._take_port(free_port()):
+                pass
+        elif not self._take_port(self.port):
             raise FailedPrecondition(
                 error_pb2.REASON_WRONG_STATE,
                 f"port {self.port} on {HOST} is in use by another program; stop it, or give the broker another port",
@@ -274,7 +300,6 @@ class Broker:
         (self._folder / "data.new").rename(self._folder / "data")
 
     def _launch(self, java: Path, jars: list[Path]) -> subprocess.Popen[bytes]:
-        assert self._lock is not None
         command = [*self._java_command(java, jars), "kafka.Kafka", str(self._folder / "server.properties")]
         with self._output_path.open("wb") as output:
             return subprocess.Popen(
@@ -282,7 +307,7 @@ class Broker:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                pass_fds=[self._lock.fileno()],
+                pass_fds=[lock.fileno() for lock in self._locks],
                 # Ctrl-C in the terminal is for the command, which then stops the broker in its turn.
                 start_new_session=True,
                 preexec_fn=_terminate_with_parent() if self._stop_with_parent else None,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -22,6 +22,8 @@ from headrace.v1 import (
 )
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
 from headrace.v1.model_registry_pb2_grpc import ModelRegistryStub
+
+R = TypeVar("R")
 
 # Building the model's code in a sandbox is part of the call.
 VALIDATION_TIMEOUT_S = 120.0
@@ -67,37 +69,59 @@ def _count(response: Message) -> int:
 
 
 def find_model(channel: grpc.Channel, name_or_id: str) -> model_pb2.Model:
-    """The model with this name or id, whole. Raises NotFound."""
+    """The model with this id or name, whole. Raises NotFound."""
     registry = ModelRegistryStub(channel)
-    for found in registry.ListModels(model_registry_pb2.ListModelsRequest(name=name_or_id)).models:
-        return registry.GetModel(model_registry_pb2.GetModelRequest(id=found.id))  # type: ignore[no-any-return]
-    request = model_registry_pb2.GetModelRequest(id=_id("model", name_or_id))
-    return registry.GetModel(request)  # type: ignore[no-any-return]
+
+    def get(model_id: int) -> model_pb2.Model:
+        return registry.GetModel(model_registry_pb2.GetModelRequest(id=model_id))  # type: ignore[no-any-return]
+
+    def named() -> Iterable[model_pb2.Model]:
+        found = registry.ListModels(model_registry_pb2.ListModelsRequest(name=name_or_id)).models
+        return [get(each.id) for each in found]  # a list leaves the code out
+
+    return _find("model", name_or_id, get, named)
 
 
 def find_configuration(channel: grpc.Channel, name_or_id: str) -> configuration_pb2.Configuration:
-    """The configuration with this name or id. Raises NotFound."""
+    """The configuration with this id or name. Raises NotFound."""
     registry = ModelRegistryStub(channel)
-    named = model_registry_pb2.ListConfigurationsRequest(name=name_or_id)
-    for found in registry.ListConfigurations(named).configurations:
-        return found  # type: ignore[no-any-return]
-    request = model_registry_pb2.GetConfigurationRequest(id=_id("configuration", name_or_id))
-    return registry.GetConfiguration(request)  # type: ignore[no-any-return]
+
+    def get(configuration_id: int) -> configuration_pb2.Configuration:
+        request = model_registry_pb2.GetConfigurationRequest(id=configuration_id)
+        return registry.GetConfiguration(request)  # type: ignore[no-any-return]
+
+    def named() -> Iterable[configuration_pb2.Configuration]:
+        request = model_registry_pb2.ListConfigurationsRequest(name=name_or_id)
+        return registry.ListConfigurations(request).configurations  # type: ignore[no-any-return]
+
+    return _find("configuration", name_or_id, get, named)
 
 
 def find_inference(channel: grpc.Channel, name_or_id: str) -> inference_pb2.Inference:
-    """The inference with this name or id. Raises NotFound."""
+    """The inference with this id or name. Raises NotFound."""
     manager = DeploymentManagerStub(channel)
-    named = deployment_manager_pb2.ListInferencesRequest(name=name_or_id)
-    for found in manager.ListInferences(named).inferences:
-        return found  # type: ignore[no-any-return]
-    request = deployment_manager_pb2.GetInferenceRequest(id=_id("inference", name_or_id))
-    return manager.GetInference(request)  # type: ignore[no-any-return]
+
+    def get(inference_id: int) -> inference_pb2.Inference:
+        return manager.GetInference(  # type: ignore[no-any-return]
+            deployment_manager_pb2.GetInferenceRequest(id=inference_id)
+        )
+
+    def named() -> Iterable[inference_pb2.Inference]:
+        request = deployment_manager_pb2.ListInferencesRequest(name=name_or_id)
+        return manager.ListInferences(request).inferences  # type: ignore[no-any-return]
+
+    return _find("inference", name_or_id, get, named)
 
 
-def _id(resource: str, name_or_id: str) -> int:
+def _find(resource: str, name_or_id: str, get: Callable[[int], R], named: Callable[[], Iterable[R]]) -> R:
+    """The id first: a resource that somebody calls "2" must not be taken for the one with that id."""
     if name_or_id.isascii() and name_or_id.isdecimal() and len(name_or_id) < 19:
-        return int(name_or_id)
+        try:
+            return get(int(name_or_id))
+        except NotFound:
+            pass
+    for found in named():
+        return found
     raise NotFound(
         error_pb2.REASON_RESOURCE_NOT_FOUND,
         f"there is no {resource} called {name_or_id!r}; `headrace {resource} list` shows those that there are",

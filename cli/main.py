@@ -91,12 +91,18 @@ def application(words: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _version_option(version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True)) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         from importlib.metadata import version as installed_version
 
         typer.echo(f"headrace {installed_version('headrace')}")
         raise typer.Exit
+
+
+def _version_option(
+    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True, callback=_print_version),
+) -> None:
+    pass
 
 
 def _load(entry: Entry) -> typer.Typer | Callable[..., Any]:

@@ -26,6 +26,8 @@ KAFKA_TIMEOUT_S = 5.0
 # A service that never was ready and dies this often is not started any more.
 EARLY_DEATHS = 3
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.2, 10.0
+# They record and answer what they find there: only once it is known that the broker on the port is ours.
+CLIENTS_OF_KAFKA = frozenset({"control plane", "logger"})
 # Alive so long: the next death is a new story.
 STEADY_S = 30.0
 BROKER_GRACE_S = 20.0
@@ -104,10 +106,10 @@ class Supervisor:
         self._home = home
         self._on_change = on_change
         self._frameworks = [framework for framework in FRAMEWORKS if framework.is_installed()]
-        services = _services(home, ports, kafka or f"{HOST}:{ports.broker}", self._frameworks)
-        if not kafka:
-            services.append(BrokerService(self._embedded_broker(ports.broker)))
-        self._keepers = [Keeper(service) for service in services]
+        broker = None if kafka else Keeper(BrokerService(self._embedded_broker(ports.broker)))
+        self._keepers = [] if broker is None else [broker]
+        for service in _services(home, ports, kafka or f"{HOST}:{ports.broker}", self._frameworks):
+            self._keepers.append(Keeper(service, after=broker if service.name in CLIENTS_OF_KAFKA else None))
         self._state = PlatformState(
             supervisor_pid=os.getpid(),
             start_time=time.time(),
@@ -120,9 +122,6 @@ class Supervisor:
     def run(self, signals: Signals) -> None:
         """Start everything, then turn after turn until a signal; whatever happens, nothing is left."""
         try:
-            for keeper in self._keepers:
-                keeper.start()
-                self._tell()
             deadline = time.monotonic() + READY_DEADLINE_S
             while not signals.stop():
                 self.step()
@@ -132,10 +131,10 @@ class Supervisor:
             self._stop_all(signals.hurry)
 
     def step(self) -> None:
-        """One turn: start again who died, ask who is not ready yet."""
+        """One turn: start who may start, and again who died; ask who is not ready yet."""
         for keeper in self._keepers:
             keeper.step()
-        self._tell()
+            self._tell()
 
     def _tell(self) -> None:
         services = [keeper.state for keeper in self._keepers]
@@ -179,10 +178,15 @@ class Supervisor:
 
 
 class Keeper:
-    """Keeps one service alive: started again after a pause that grows with every death in a row."""
+    """Keeps one service alive: started again after a pause that grows with every death in a row.
 
-    def __init__(self, service: Supervised) -> None:
+    after: it is first started when this one is ready.
+    """
+
+    def __init__(self, service: Supervised, after: Keeper | None = None) -> None:
         self._service = service
+        self._after = after
+        self._was_started = False
         self._state = "starting"
         self._was_ready = False
         self._restarts = 0
@@ -201,12 +205,15 @@ class Keeper:
         )  # fmt: skip
 
     def start(self) -> None:
+        self._was_started = True
         self._state = "starting"
         self._start_time = time.time()
         self._service.start()
 
     def step(self) -> None:
-        if not self._service.pid:
+        if not self._was_started:
+            self._start_first()
+        elif not self._service.pid:
             self._bring_back()
         elif self._state != "ready" and self._service.is_ready():
             self._state, self._was_ready, self.message = "ready", True, ""
@@ -216,7 +223,17 @@ class Keeper:
         self._service.stop(grace_s, hurry)
         self._state = "stopped"
 
+    def _start_first(self) -> None:
+        """What keeps it from starting at all ends the platform's start."""
+        if self._after is None or self._after._was_ready:
+            self.message = ""
+            self.start()
+        else:
+            self.message = f"waits for the {self._after.state.name}"
+
     def why_not(self) -> str:
+        if self.message:
+            return f"the {self._service.name} does not start: {self.message}"
         lines = "\n".join(f"  {line}" for line in last_lines(self._service.log_path))
         return (
             f"the {self._service.name} ends as soon as it starts; its log {self._service.log_path} ends with:\n{lines}"

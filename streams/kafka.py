@@ -39,9 +39,9 @@ from headrace.errors import (
 from headrace.v1 import error_pb2
 
 __all__ = [
-    "Headers", "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "ensure_topics",
-    "headers_of", "is_transient", "kafka_errors", "log_ends", "offsets_at", "partitions_of", "topic_config",
-    "topic_ids", "unknown_topic", "watermarks",
+    "Headers", "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "cluster_id",
+    "ensure_topics", "headers_of", "is_transient", "kafka_errors", "log_ends", "offsets_at", "partitions_of",
+    "topic_config", "topic_ids", "unknown_topic", "watermarks",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,12 @@ def await_kafka(settings: KafkaSettings, timeout_s: float = REQUEST_TIMEOUT_S) -
                 f"the Kafka cluster at {settings.bootstrap_servers} has no broker",
                 bootstrap_servers=settings.bootstrap_servers,
             )
+
+
+def cluster_id(settings: KafkaSettings, timeout_s: float = REQUEST_TIMEOUT_S) -> str:
+    """The id of the cluster that answers there; empty where it tells none. Raises Unavailable."""
+    with kafka_errors(settings):
+        return settings.admin().list_topics(timeout=timeout_s).cluster_id or ""
 
 
 def ensure_topics(

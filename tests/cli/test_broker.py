@@ -10,7 +10,7 @@ import pytest
 
 from cli.broker import Broker
 from cli.kafka_download import kafka_jars
-from headrace.errors import FailedPrecondition, Unavailable
+from headrace.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from tests.support import eventually
 
 OWNER = """
@@ -28,6 +28,29 @@ def test_a_port_in_use_is_named(broker: Broker, tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition) as caught:
         Broker(tmp_path, port=broker.port).start()
     assert caught.value.metadata["address"] == broker.bootstrap_servers
+
+
+def test_a_port_is_taken_from_the_start_of_a_broker(tmp_path: Path) -> None:
+    """Java listens only seconds later, when somebody else could have found the port free."""
+    first, second = Broker(tmp_path / "first", port=0, stop_with_parent=True), Broker(tmp_path / "second", port=0)
+    first.start()
+    try:
+        second.port = first.port
+        with pytest.raises(FailedPrecondition, match="in use"):
+            second.start()
+    finally:
+        first.kill()
+
+
+def test_another_broker_on_the_port_is_not_taken_for_ours(broker: Broker, tmp_path: Path) -> None:
+    ours = Broker(tmp_path, port=0, stop_with_parent=True)
+    ours.start()
+    try:
+        ours.port = broker.port
+        with pytest.raises(DeadlineExceeded):
+            ours.wait_ready(timeout_s=1.0)
+    finally:
+        ours.kill()
 
 
 def test_a_home_has_one_broker(broker: Broker) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def test_help_lists_every_command(tmp_path: Path) -> None:
     assert done.returncode == 0
     for name in COMMANDS:
         assert name in done.stdout
+
+
+def test_the_version_is_printed(tmp_path: Path) -> None:
+    done = _headrace("--version", home=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout == f"headrace {version('headrace')}\n"
 
 
 def test_help_needs_neither_grpc_nor_kafka() -> None:
