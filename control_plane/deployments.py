@@ -47,8 +47,12 @@ class Deployments:
             return before
         wish = Deployment()
         wish.CopyFrom(request.deployment)
-        await self._check.check(wish)
-        wish.settings.CopyFrom(completed(wish.settings))
+        if wish.from_result_id:
+            await self._check.check_again(wish)
+            wish = await self._store.read(lambda: deployments.filled_from_result(wish))
+        else:
+            await self._check.check(wish)
+            wish.settings.CopyFrom(completed(wish.settings))
         if request.validate_only:
             return _accepted(wish)
         return await create_once(self._store, request, lambda: deployments.create(wish), Deployment)
@@ -118,6 +122,7 @@ def _accepted(wish: Deployment) -> Deployment:
         settings=wish.settings,
         stream_id=wish.stream_id,
         resources=wish.resources if wish.HasField("resources") else None,
+        from_result_id=wish.from_result_id,
     )
 
 
