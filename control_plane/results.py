@@ -290,6 +290,7 @@ class _Watch:
         self._running = set(result_ids)
         # Those that were seen to leave the queue: a place that was found out before is not told after it.
         self._started: set[int] = set()
+        self._told: dict[int, deployment_pb2.QueuePlace] = {}
         self._keep_alive_s = keep_alive_s
         self._ends = time.monotonic() + limit_s
 
@@ -314,8 +315,8 @@ class _Watch:
     def waiting(self, places: Mapping[int, deployment_pb2.QueuePlace]) -> Iterator[result_pb2.ResultEvent]:
         """The present places of those that wait."""
         for result_id in self.result_ids:
-            if result_id in places and result_id not in self._started:
-                yield self._queued(result_id, places[result_id])
+            if result_id in places:
+                yield from self._queued(result_id, places[result_id])
 
     async def followed(self, follower: Follower) -> AsyncIterator[result_pb2.ResultEvent]:
         """What comes, until every result has ended or the watch is over."""
@@ -326,8 +327,8 @@ class _Watch:
             if change is None:
                 yield result_pb2.ResultEvent(sequence=self._last)
             elif change.kind == Kind.QUEUE and change.event is not None:
-                if change.id not in self._started:
-                    yield self._queued(change.id, change.event.queue)
+                for event in self._queued(change.id, change.event.queue):
+                    yield event
             elif change.event is not None and change.event.sequence > self._last:
                 self._take(change.event)
                 yield change.event
@@ -340,14 +341,18 @@ class _Watch:
             self._started.discard(event.result_id)
         else:
             self._started.add(event.result_id)
+            self._told.pop(event.result_id, None)
         if states.is_final(event.result.state):
             self._running.discard(event.result_id)
 
-    def _queued(self, result_id: int, place: deployment_pb2.QueuePlace) -> result_pb2.ResultEvent:
-        """Not a stored event: who resumes after it is told his place again."""
+    def _queued(self, result_id: int, place: deployment_pb2.QueuePlace) -> Iterator[result_pb2.ResultEvent]:
+        """What is new about a place. Not a stored event: who resumes after it is told his place again."""
+        if result_id in self._started or self._told.get(result_id) == place:
+            return
+        self._told[result_id] = place
         event = result_pb2.ResultEvent(sequence=self._last, result_id=result_id, queue=place)
         event.time.GetCurrentTime()
-        return event
+        yield event
 
     def _lagged(self) -> ResourceExhausted:
         return ResourceExhausted(

@@ -78,6 +78,8 @@ async def test_who_begins_to_watch_is_told_the_place_and_then_every_move(narrow:
     async with asyncio.timeout(10):
         first = await anext(told)
         assert (first.result_id, first.queue.place, first.queue.length) == (third, 3, 3)
+        # Another change of a training moves nobody.
+        await narrow.store.write(partial(results.set_state, 1, deployment_pb2.STATE_TRAINING))
         await end(narrow, 1)
         assert (await anext(told)).queue.place == 2
         later = await narrow.training("later", start=False)
