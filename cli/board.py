@@ -28,6 +28,8 @@ class Card:
     result: result_pb2.Result
     progress: result_pb2.Progress = field(default_factory=result_pb2.Progress)
     epochs: dict[int, result_pb2.SplitMetrics] = field(default_factory=dict)
+    # Why it waits for a processor; empty when it does not.
+    queue: str = ""
 
     @property
     def name(self) -> str:
@@ -64,6 +66,9 @@ class Board:
                 self._say(card, f"epoch {event.epoch.number} · {output.metrics_line(event.epoch.metrics)}")
             case "progress":
                 card.progress = event.progress
+            case "queue":
+                card.queue = event.queue.message
+                self._say(card, card.queue)
 
     def results(self) -> list[result_pb2.Result]:
         return [card.result for card in self.cards.values()]
@@ -85,6 +90,7 @@ class Board:
     def _take_result(self, card: Card, result: result_pb2.Result) -> None:
         changed = self._said.get(result.id) != result.state
         card.result = result
+        card.queue = ""
         self._said[result.id] = result.state
         if result.HasField("progress"):
             card.progress = result.progress
@@ -110,7 +116,7 @@ def metric_curves(epochs: Mapping[int, result_pb2.SplitMetrics], metric: str) ->
 def _panel(card: Card, width: int) -> Panel:
     result = card.result
     title = Text.assemble((card.name, "bold"), " ", output.styled_state(output.state_name(result.state)))
-    parts: list[RenderableType] = [_progress(card, width)]
+    parts: list[RenderableType] = [Text(card.queue) if card.queue else _progress(card, width)]
     if card.epochs:
         last = card.epochs[max(card.epochs)]
         parts += [Text(f"{split}: {output.values_line(last.splits[split].values)}") for split in sorted(last.splits)]

@@ -35,13 +35,16 @@ Id = Annotated[int, typer.Argument(metavar="DEPLOYMENT", help="Its id.", min=1)]
 
 
 def train(  # noqa: PLR0913 - an option each
-    configuration: Annotated[str, typer.Argument(metavar="CONFIGURATION", help="Its name or id.")],
+    configuration: Annotated[str, typer.Argument(metavar="CONFIGURATION", help="Its name or id.")] = "",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Rows per step. 0: 32.")] = 0,
     fit: Annotated[str, typer.Option("--fit", help='Arguments of Keras\' fit, as "epochs=5, shuffle=True".')] = "",
     evaluate: Annotated[str, typer.Option("--evaluate", help="Arguments of Keras' evaluate.")] = "",
     torch_fit: Annotated[str, typer.Option("--torch-fit", help='For PyTorch models, as "max_epochs=5".')] = "",
     torch_evaluate: Annotated[str, typer.Option("--torch-evaluate", help="For PyTorch models: the DataLoader's.")] = "",
     stream: Annotated[int, typer.Option("--stream", min=0, help="Train on this recorded stream now.")] = 0,
+    from_result: Annotated[
+        int, typer.Option("--from-result", min=0, help="Train this result again: same code, settings, seed and ranges.")
+    ] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of split, shuffling and weights. 0: chosen for you.")] = 0,
     ordered: Annotated[bool, typer.Option("--ordered", help="Split by time, not shuffled.")] = False,
     confusion_matrix: Annotated[bool, typer.Option("--confusion-matrix", help="Count a confusion matrix.")] = False,
@@ -50,7 +53,10 @@ def train(  # noqa: PLR0913 - an option each
     wait: Annotated[bool, typer.Option("--wait", help="Show it live until it ends; exit code 1 if it fails.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train every model of a configuration on one stream: a recorded one, or the next that is announced for it."""
+    """Train every model of a configuration on one stream: a recorded one, or the next that is announced for it.
+
+    Or, with --from-result, train one result again as it was trained.
+    """
     settings = deployment_pb2.TrainingSettings(
         batch_size=batch_size,
         seed=seed,
@@ -61,10 +67,15 @@ def train(  # noqa: PLR0913 - an option each
     )
     if deadline_s:
         settings.deadline.FromNanoseconds(round(deadline_s * 1e9))
+    wish = deployment_pb2.Deployment(stream_id=stream, from_result_id=from_result, description=description)
+    _check_says_once(configuration, settings, wish)
     with control_plane() as channel:
-        found = find_configuration(channel, configuration)
-        _give_to_pytorch(channel, found, settings)
-        created = _create(channel, found.id, settings, stream, description)
+        if not from_result:
+            found = find_configuration(channel, configuration)
+            _give_to_pytorch(channel, found, settings)
+            wish.configuration_id = found.id
+            wish.settings.CopyFrom(settings)
+        created = _create(channel, wish)
         if not wait:
             _print_created(created, as_json)
             return
@@ -73,6 +84,20 @@ def train(  # noqa: PLR0913 - an option each
             output.print_json(ended)
     if ended.state != deployment_pb2.STATE_FINISHED:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _check_says_once(
+    configuration: str, settings: deployment_pb2.TrainingSettings, wish: deployment_pb2.Deployment
+) -> None:
+    """A configuration or a result says what to train; a result says also how, and on what."""
+    nothing = deployment_pb2.TrainingSettings(tensorflow={}, pytorch={})
+    if not wish.from_result_id:
+        if not configuration:
+            raise typer.BadParameter("name a CONFIGURATION, or a result with --from-result")
+    elif configuration or wish.stream_id or settings != nothing:
+        raise typer.BadParameter(
+            "--from-result says what to train, how and on what: only --description, --wait and --json go with it"
+        )
 
 
 def _give_to_pytorch(
@@ -90,17 +115,8 @@ def _give_to_pytorch(
     settings.ClearField("tensorflow")
 
 
-def _create(
-    channel: grpc.Channel,
-    configuration_id: int,
-    settings: deployment_pb2.TrainingSettings,
-    stream_id: int,
-    description: str,
-) -> deployment_pb2.Deployment:
+def _create(channel: grpc.Channel, deployment: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
     """Create it. Sent again after a lost answer, it is the same one."""
-    deployment = deployment_pb2.Deployment(
-        configuration_id=configuration_id, description=description, settings=settings, stream_id=stream_id
-    )
     request = deployment_manager_pb2.CreateDeploymentRequest(deployment=deployment, request_id=str(uuid.uuid4()))
     return DeploymentManagerStub(channel).CreateDeployment(request, timeout=60.0)  # type: ignore[no-any-return]
 
@@ -124,7 +140,7 @@ def _print_created(created: deployment_pb2.Deployment, as_json: bool) -> None:
         output.print_json(created)
         return
     output.console.print(f"Created deployment {created.id} with the results {_ids(created)}.")
-    if not created.stream_id:
+    if not (created.stream_id or created.from_result_id):
         output.console.print(f"It waits for its stream: headrace send FILE --topic TOPIC --deployment {created.id}")
     output.console.print(f"Watch it: {gateway_url()}/deployments/{created.id}")
 
@@ -147,7 +163,7 @@ def list_deployments(
         [
             (
                 each.id, each.configuration_id, output.styled_state(output.state_name(each.state)), _ids(each),
-                each.stream_id or "", output.ago(each.create_time), each.description,
+                each.stream_id or "", output.ago(each.create_time), "\n".join(filter(None, _about(each))),
             )
             for each in found.deployments
         ],
@@ -166,7 +182,7 @@ def show(deployment: Id, as_json: Json = False) -> None:
     if as_json:
         output.print_json(found)
         return
-    settings = found.settings
+    again = found.from_result_id
     output.print_fields({
         "id": found.id,
         "description": found.description,
@@ -174,11 +190,9 @@ def show(deployment: Id, as_json: Json = False) -> None:
         "state": output.styled_state(output.state_name(found.state)),
         "why": output.error_line(found.error),
         "queue": found.queue_message,
-        "stream": found.stream_id or "waits for one",
-        "batch size": settings.batch_size,
-        "seed": settings.seed,
-        "fit": settings.tensorflow.fit_args,
-        "fit (PyTorch)": settings.pytorch.fit_args,
+        "stream": found.stream_id or (f"that of result {again}" if again else "waits for one"),
+        "trains again": f"result {again}" if again else "",
+        "settings": output.settings_lines(found.settings),
         "created": output.ago(found.create_time),
         "page": f"{gateway_url()}/deployments/{found.id}",
     })  # fmt: skip
@@ -187,7 +201,7 @@ def show(deployment: Id, as_json: Json = False) -> None:
         [
             (
                 each.id, each.model_name, output.styled_state(output.state_name(each.state)), each.version or "",
-                output.error_line(each.error) or output.metrics_line(each.metrics),
+                output.error_line(each.error) or output.metrics_line(each.metrics) or each.queue.message,
             )
             for each in sorted(results, key=lambda result: result.id)
         ],
@@ -236,6 +250,11 @@ def parse_state(text: str) -> deployment_pb2.State:
     except ValueError as error:
         known = ", ".join(output.state_name(value) for value in deployment_pb2.State.values() if value)
         raise typer.BadParameter(f"there is no state {text!r}; choose one of {known}") from error
+
+
+def _about(deployment: deployment_pb2.Deployment) -> tuple[str, str, str]:
+    again = deployment.from_result_id
+    return deployment.description, f"result {again} again" if again else "", deployment.queue_message
 
 
 def _ids(deployment: deployment_pb2.Deployment) -> str:

@@ -7,13 +7,17 @@ from typing import Annotated
 
 import typer
 
-from cli import output
+from cli import alias, output
 from cli.connection import VALIDATION_TIMEOUT_S, control_plane, find_model, list_all
 from cli.output import Json, Limit
-from headrace.v1 import model_pb2, model_registry_pb2
+from headrace.v1 import deployment_pb2, model_pb2, model_registry_pb2, result_collector_pb2, result_pb2
 from headrace.v1.model_registry_pb2_grpc import ModelRegistryStub
+from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 
 app = typer.Typer()
+app.add_typer(
+    alias.app, name="alias", help="Names that point to a version: set, list, history, delete.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="Its name or id.")]
 FRAMEWORKS = {
@@ -131,6 +135,25 @@ def update(
 
 
 @app.command()
+def versions(name: Name, limit: Limit = 50, as_json: Json = False) -> None:
+    """List the versions of a model (its finished results), newest first, with the aliases that point to them."""
+    with control_plane() as channel:
+        request = result_collector_pb2.ListResultsRequest(
+            model_id=find_model(channel, name).id, state=deployment_pb2.STATE_FINISHED
+        )
+        found = list_all(ResultCollectorStub(channel).ListResults, request, limit)
+    if as_json:
+        output.print_json(found)
+        return
+    output.print_table(
+        ["#version", "#result", "aliases", "metrics", "code", "finished"],
+        [_version_row(result) for result in found.results],
+        empty="It has no versions yet; each training that finishes makes one.",
+        more=bool(found.next_page_token),
+    )
+
+
+@app.command()
 def delete(name: Name) -> None:
     """Delete a model that no configuration and no result uses."""
     with control_plane() as channel:
@@ -159,6 +182,12 @@ def _row(model: model_pb2.Model) -> tuple[object, ...]:
     parameters = output.count(model.signature.parameter_count) if model.HasField("signature") else ""
     framework = output.framework_name(model.framework)
     return model.id, model.name, framework, parameters, model.description, output.ago(model.update_time)
+
+
+def _version_row(result: result_pb2.Result) -> tuple[object, ...]:
+    metrics = output.metrics_line(result.metrics)
+    aliases, code = ", ".join(result.aliases), result.code_sha256[:12]
+    return result.version, result.id, aliases, metrics, code, output.ago(result.end_time)
 
 
 def _print_signature(signature: model_pb2.Signature) -> None:

@@ -151,6 +151,19 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def settings_lines(settings: deployment_pb2.TrainingSettings) -> str:
+    """Every setting that is not empty, `name = value`, one a line, in the words of the API."""
+    return "\n".join(f"{name} = {value}" for name, value in _leaves("", to_dict(settings)) if value not in ("", {}))
+
+
+def _leaves(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        yield prefix, value
+        return
+    for name, inner in value.items():
+        yield from _leaves(f"{prefix}.{name}" if prefix else name, inner)
+
+
 def metrics_line(splits: result_pb2.SplitMetrics) -> str:
     """`validation accuracy 0.9812, loss 0.0712 · test …`: the splits in the order of the training."""
     known = [name for name in ("training", "validation", "test") if name in splits.splits]

@@ -13,6 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColu
 
 from cli import output
 from cli.board import Board, metric_curves
+from cli.comparison import print_comparison
+from cli.confusion import print_confusion
 from cli.connection import control_plane, find_model, list_all
 from cli.deployment import parse_state
 from cli.following import follow
@@ -71,12 +73,12 @@ def show(result: Id, as_json: Json = False) -> None:
         "deployment": found.deployment_id,
         "state": output.styled_state(output.state_name(found.state)),
         "why": output.error_line(found.error),
+        "queue": found.queue.message,
         "trained on": range_lines(found),
         "records": f"{output.count(sizes.training)} for training, {output.count(sizes.validation)} for validation, "
         f"{output.count(sizes.test)} for the test" if found.HasField("split_sizes") else "",
         "undecodable": found.decode_error_count or "",
-        "batch size": found.settings.batch_size,
-        "seed": found.settings.seed,
+        "settings": output.settings_lines(found.settings),
         "reading took": output.duration(found.reading_time),
         "training took": output.duration(found.training_time),
         "framework": found.framework_version,
@@ -107,24 +109,47 @@ def watch(result: Id, as_json: Json = False) -> None:
 @app.command()
 def compare(
     results: Annotated[list[int], typer.Argument(metavar="RESULT...", help="Ids of results.")],
+    differences: Annotated[bool, typer.Option("--differences", "-d", help="Only what differs.")] = False,
     metric: Annotated[str, typer.Option("--metric", "-m", help="The metric of the chart.")] = "loss",
     split: Annotated[str, typer.Option("--split", help="training or validation.")] = "validation",
     as_json: Json = False,
 ) -> None:
-    """Compare results: their metrics in one table, one metric's curves in one chart."""
+    """Compare results: code, data, settings and metrics side by side (≠: they differ), and a metric's curves."""
+    request = result_collector_pb2.CompareResultsRequest(result_ids=results)
     with control_plane() as channel:
-        found = [_get(channel, result) for result in results]
-        epochs = {} if as_json else {each.id: _epochs(channel, each.id) for each in found}
+        found = ResultCollectorStub(channel).CompareResults(request)
+        epochs = {} if as_json else {each.id: _epochs(channel, each.id) for each in found.results}
     if as_json:
-        output.print_json({"results": [output.to_dict(each) for each in found]})
+        output.print_json(found)
         return
-    _print_metrics(found)
+    print_comparison(found, only_differences=differences)
     curves = {
         f"{each.model_name} (result {each.id})": metric_curves(_by_number(epochs[each.id]), metric).get(split, [])
-        for each in found
+        for each in found.results
     }
     output.console.print(f"\n[bold]{split} {metric}[/bold]")
     output.console.print(output.curve({name: values for name, values in curves.items() if values}))
+
+
+@app.command()
+def confusion(
+    result: Id,
+    out: Annotated[Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write a picture (PNG) here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the confusion matrix of a classifier; it is counted when trained with --confusion-matrix."""
+    with control_plane() as channel:
+        found = _get(channel, result)
+        # Where there is no matrix, this says why.
+        picture = _picture(channel, result) if out is not None or not found.HasField("confusion_matrix") else b""
+    if out is not None:
+        out.write_bytes(picture)
+    if as_json:
+        output.print_json(found.confusion_matrix)
+        return
+    print_confusion(found.confusion_matrix)
+    if out is not None:
+        output.console.print(f"{out}  {output.size(len(picture))}", soft_wrap=True)
 
 
 @app.command()
@@ -164,6 +189,11 @@ def _get(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
     return ResultCollectorStub(channel).GetResult(request)  # type: ignore[no-any-return]
 
 
+def _picture(channel: grpc.Channel, result_id: int) -> bytes:
+    request = result_collector_pb2.RenderConfusionMatrixRequest(result_id=result_id)
+    return ResultCollectorStub(channel).RenderConfusionMatrix(request, timeout=60.0).data  # type: ignore[no-any-return]
+
+
 def _epochs(channel: grpc.Channel, result_id: int) -> list[result_pb2.Epoch]:
     request = result_collector_pb2.ListEpochsRequest(result_id=result_id)
     return list(list_all(ResultCollectorStub(channel).ListEpochs, request, limit=100_000).epochs)
@@ -171,7 +201,7 @@ def _epochs(channel: grpc.Channel, result_id: int) -> list[result_pb2.Epoch]:
 
 def _row(result: result_pb2.Result) -> tuple[object, ...]:
     state = output.styled_state(output.state_name(result.state))
-    metrics = output.error_line(result.error) or output.metrics_line(result.metrics)
+    metrics = output.error_line(result.error) or output.metrics_line(result.metrics) or result.queue.message
     version = result.version or ""
     return result.id, result.model_name, version, result.deployment_id, state, metrics, output.ago(result.create_time)
 

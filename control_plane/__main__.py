@@ -21,6 +21,7 @@ from control_plane.inferences import Inferences
 from control_plane.local import LocalCluster
 from control_plane.logs import Logs
 from control_plane.predictions import Predictions
+from control_plane.queue import Queue, telling_moves
 from control_plane.reconciler import Place, Reconciler, reconciling
 from control_plane.registry import ModelRegistry
 from control_plane.results import ResultCollector
@@ -107,11 +108,13 @@ async def _servicers(
     artifacts = ArtifactStore(settings.artifacts_url, settings.uploads_path)
     artifacts.forget_uploads(UPLOADS_KEPT_S)
     check = DeploymentCheck(store, executors, kafka)
+    queue = Queue(store, watchers, settings.trainings_at_once)
+    await stack.enter_async_context(telling_moves(queue))
     return [
         (
             deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server,
             DeploymentManager(
-                Deployments(store, watchers, check, artifacts, cluster, settings.trainings_at_once),
+                Deployments(store, watchers, check, artifacts, cluster, queue),
                 Inferences(store, watchers, kafka, cluster),
                 Logs(store, cluster),
             ),
@@ -124,7 +127,7 @@ async def _servicers(
         ),
         (
             result_collector_pb2_grpc.add_ResultCollectorServicer_to_server,
-            ResultCollector(store, watchers, artifacts),
+            ResultCollector(store, watchers, artifacts, queue),
             "headrace.v1.ResultCollector",
         ),
         (

@@ -135,8 +135,10 @@ def _announcement(stream: stream_pb2.Stream, deployment_id: int) -> stream_pb2.S
 
 def _check_takes_stream(deployment_id: int) -> None:
     deployment = deployments.get(deployment_id)
-    if deployment.stream_id or states.is_final(deployment.state):
+    if deployment.from_result_id or deployment.stream_id or states.is_final(deployment.state):
         has = f"has the stream {deployment.stream_id}" if deployment.stream_id else "has ended"
+        if deployment.from_result_id:
+            has = f"trains the result {deployment.from_result_id} again and has the stream of that"
         raise FailedPrecondition(
             error_pb2.REASON_WRONG_STATE,
             f"the deployment {deployment_id} {has} already; create another one for this stream",

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 
 from control_plane.availability import add_availability
 from control_plane.executor_client import ExecutorClient
-from control_plane.store import Store, configurations, models, streams
+from control_plane.store import Store, configurations, models, results, states, streams
 from control_plane.training_checks import (
     arguments_of,
     bad_arguments,
+    bad_beside_result,
     bad_description,
     bad_resources,
     bad_settings,
     refuse_later_features,
 )
 from headrace.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound, not_yet
-from headrace.v1 import error_pb2, model_pb2, stream_pb2
+from headrace.v1 import error_pb2, model_pb2, result_pb2, stream_pb2
 from headrace.v1.deployment_pb2 import Deployment
 from streams.kafka import KafkaSettings
 
@@ -43,7 +44,27 @@ class DeploymentCheck:
             await self._check_arguments(wish, members, problems)
         problems.refuse()
         if stream is not None:
-            await self._check_records(stream)
+            await self._check_records(stream, "stream", stream.id)
+
+    async def check_again(self, wish: Deployment) -> None:
+        """Of a wish with from_result_id. Raises as `check`, and FailedPrecondition for a result without a stream."""
+        refuse_later_features(wish)
+        problems = _Problems()
+        problems.invalid += bad_beside_result(wish)
+        problems.invalid += bad_resources("deployment.resources", wish.resources)
+        problems.invalid += bad_description("deployment.description", wish.description)
+        result = await self._find_result(wish.from_result_id, problems)
+        problems.refuse()
+        if result is not None:
+            _check_has_stream(result)
+            await self._check_records(result.stream, "result", result.id)
+
+    async def _find_result(self, result_id: int, problems: _Problems) -> result_pb2.Result | None:
+        try:
+            return await self._store.read(lambda: results.get(result_id, full=False))
+        except NotFound as error:
+            problems.missing.append(FieldViolation("deployment.from_result_id", error.message))
+            return None
 
     async def _find_models(self, configuration_id: int, problems: _Problems) -> Sequence[model_pb2.Model]:
         name = "deployment.configuration_id"
@@ -81,20 +102,35 @@ class DeploymentCheck:
                 problems.known["known_fit_args"] = ", ".join(answer.known_fit_args)
                 problems.known["known_evaluate_args"] = ", ".join(answer.known_evaluate_args)
 
-    async def _check_records(self, stream: stream_pb2.Stream) -> None:
+    async def _check_records(self, stream: stream_pb2.Stream, resource: str, id: int) -> None:
+        """`resource` and `id` say whose stream it is."""
         if stream.incremental or stream.open_topics:
             raise not_yet("training on a stream without an end", "announce ranges of offsets")
         # Kafka being away is no reason to refuse: the trainer waits for it.
         await add_availability(self._kafka, [stream])
         if stream.availability in _EXPIRED:
             part = "all" if stream.availability == stream_pb2.AVAILABILITY_EXPIRED else "a part"
+            whose = f"stream {id}" if resource == "stream" else f"stream of the {resource} {id}"
             raise FailedPrecondition(
                 error_pb2.REASON_DATA_EXPIRED,
-                f"Kafka has deleted {part} of the stream {stream.id}; send the data again, or choose another stream",
-                resource="stream",
-                id=stream.id,
+                f"Kafka has deleted {part} of the {whose}; send the data again, or choose another stream",
+                resource=resource,
+                id=id,
                 availability=stream_pb2.Availability.Name(stream.availability),
             )
+
+
+def _check_has_stream(result: result_pb2.Result) -> None:
+    if not result.HasField("stream"):
+        state = states.state_name(result.state)
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"the result {result.id} ({state}) was never given a stream, so it cannot be trained again; "
+            "create a deployment of its configuration",
+            resource="result",
+            id=result.id,
+            state=state,
+        )
 
 
 @dataclass
@@ -118,5 +154,5 @@ class _Problems:
             error.metadata |= self.known
             raise error
         if self.missing:
-            resource = fields[0].field.removeprefix("deployment.").removesuffix("_id")
+            resource = fields[0].field.removeprefix("deployment.").removeprefix("from_").removesuffix("_id")
             raise NotFound(error_pb2.REASON_RESOURCE_NOT_FOUND, message, fields=fields, resource=resource)

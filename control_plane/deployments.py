@@ -14,10 +14,10 @@ from control_plane.deployment_check import DeploymentCheck
 from control_plane.events import Watchers
 from control_plane.listing import newest_first
 from control_plane.names import trainer_name
+from control_plane.queue import Queue, summary
 from control_plane.repeats import create_once, first_answer
 from control_plane.store import Kind, Store, deployments, results, states
 from control_plane.training_checks import completed
-from control_plane.training_plan import queue_places
 from headrace.errors import FailedPrecondition
 from headrace.v1 import deployment_manager_pb2, deployment_pb2, result_pb2
 from headrace.v1.deployment_pb2 import Deployment
@@ -36,10 +36,10 @@ class Deployments:
         check: DeploymentCheck,
         artifacts: ArtifactStore,
         cluster: AsyncCluster,
-        max_trainings: int,
+        queue: Queue,
     ) -> None:
         self._store, self._watchers, self._check = store, watchers, check
-        self._artifacts, self._cluster, self._max_trainings = artifacts, cluster, max_trainings
+        self._artifacts, self._cluster, self._queue = artifacts, cluster, queue
 
     async def create(self, request: deployment_manager_pb2.CreateDeploymentRequest) -> Deployment:
         """Check everything, then store the wish. Raises InvalidArgument with every bad field, NotFound, NOT_YET."""
@@ -47,8 +47,12 @@ class Deployments:
             return before
         wish = Deployment()
         wish.CopyFrom(request.deployment)
-        await self._check.check(wish)
-        wish.settings.CopyFrom(completed(wish.settings))
+        if wish.from_result_id:
+            await self._check.check_again(wish)
+            wish = await self._store.read(lambda: deployments.filled_from_result(wish))
+        else:
+            await self._check.check(wish)
+            wish.settings.CopyFrom(completed(wish.settings))
         if request.validate_only:
             return _accepted(wish)
         return await create_once(self._store, request, lambda: deployments.create(wish), Deployment)
@@ -105,17 +109,9 @@ class Deployments:
         waiting = [one for one in found if one.state == deployment_pb2.STATE_CREATED]
         if not waiting:
             return
-        places = queue_places(await self._store.read(results.active), self._max_trainings)
+        places = await self._queue.places()
         for one in waiting:
-            queued = [places[result_id] for result_id in one.result_ids if result_id in places]
-            if queued:
-                one.queue_message = _queue_message(len(queued), min(queued), self._max_trainings)
-
-
-def _queue_message(count: int, place: int, max_trainings: int) -> str:
-    waits = "1 model waits" if count == 1 else f"{count} models wait"
-    at_once = "1 training runs" if max_trainings == 1 else f"{max_trainings} trainings run"
-    return f"{waits} for a free processor, at place {place} of the queue: at most {at_once} at once"
+            one.queue_message = summary([places[each] for each in one.result_ids if each in places])
 
 
 def _accepted(wish: Deployment) -> Deployment:
@@ -126,6 +122,7 @@ def _accepted(wish: Deployment) -> Deployment:
         settings=wish.settings,
         stream_id=wish.stream_id,
         resources=wish.resources if wish.HasField("resources") else None,
+        from_result_id=wish.from_result_id,
     )
 
 

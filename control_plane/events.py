@@ -96,6 +96,14 @@ class Watchers:
                 if not self._by_key[key]:
                     del self._by_key[key]
 
+    def tell(self, changes: Sequence[Change]) -> None:
+        """Tell of what is not stored. Called in the event loop."""
+        self._tell(changes)
+
+    def is_followed(self, kind: Kind) -> bool:
+        """Whether anybody follows a resource of this kind."""
+        return any(followed == kind for followed, _ in self._by_key)
+
     def _on_commit(self, changes: Sequence[Change]) -> None:
         try:
             self._loop.call_soon_threadsafe(self._tell, changes)

@@ -10,7 +10,7 @@ from google.protobuf import empty_pb2
 
 from control_plane.executor_client import ExecutorClient
 from control_plane.listing import newest_first, position
-from control_plane.store import Store, configurations, models
+from control_plane.store import Store, alias_periods, configurations, models
 from control_plane.validation import bad_name, refuse
 from headrace import pages
 from headrace.errors import FieldViolation
@@ -88,10 +88,16 @@ class ModelRegistry(ModelRegistryServicer):
     async def SetModelAlias(
         self, request: model_registry_pb2.SetModelAliasRequest, context: Any
     ) -> model_pb2.ModelAlias:
-        if not ALIAS.fullmatch(request.alias):
-            rule = f"must be 1 to 63 of lower-case letters, digits and -, not {request.alias[:80]!r}"
-            refuse([FieldViolation("alias", rule)])
-        return await self._store.write(lambda: models.set_alias(request.model_id, request.alias, request.result_id))
+        refuse(_bad_alias_fields(request))
+        return await self._store.write(
+            lambda: models.set_alias(
+                request.model_id,
+                request.alias,
+                request.result_id,
+                version=request.version,
+                expected_result_id=_expected(request),
+            )
+        )
 
     async def ListModelAliases(
         self, request: model_registry_pb2.ListModelAliasesRequest, context: Any
@@ -105,8 +111,20 @@ class ModelRegistry(ModelRegistryServicer):
     async def DeleteModelAlias(
         self, request: model_registry_pb2.DeleteModelAliasRequest, context: Any
     ) -> empty_pb2.Empty:
-        await self._store.write(lambda: models.delete_alias(request.model_id, request.alias))
+        await self._store.write(lambda: models.delete_alias(request.model_id, request.alias, _expected(request)))
         return empty_pb2.Empty()
+
+    async def ListModelAliasPeriods(
+        self, request: model_registry_pb2.ListModelAliasPeriodsRequest, context: Any
+    ) -> model_registry_pb2.ListModelAliasPeriodsResponse:
+        items, token = await newest_first(
+            self._store,
+            request,
+            lambda before_id, limit: alias_periods.page(
+                request.model_id, before_id=before_id, limit=limit, alias=request.alias
+            ),
+        )
+        return model_registry_pb2.ListModelAliasPeriodsResponse(periods=items, next_page_token=token)
 
     async def CreateConfiguration(
         self, request: model_registry_pb2.CreateConfigurationRequest, context: Any
@@ -175,6 +193,23 @@ def _bad_model_fields(model: model_pb2.Model) -> list[FieldViolation]:
         if size > MAX_CODE_BYTES:
             bad.append(FieldViolation(f"model.{name}", f"has {size} bytes, at most {MAX_CODE_BYTES} are taken"))
     return bad
+
+
+def _bad_alias_fields(request: model_registry_pb2.SetModelAliasRequest) -> list[FieldViolation]:
+    bad = []
+    if not ALIAS.fullmatch(request.alias):
+        rule = f"must be 1 to 63 of lower-case letters, digits and -, not {request.alias[:80]!r}"
+        bad.append(FieldViolation("alias", rule))
+    if bool(request.result_id) == bool(request.version):
+        bad.append(FieldViolation("result_id", "must be the id of a finished result, or version be set, and not both"))
+    return bad
+
+
+def _expected(
+    request: model_registry_pb2.SetModelAliasRequest | model_registry_pb2.DeleteModelAliasRequest,
+) -> int | None:
+    """Where the caller believes the alias to point; None when he does not care."""
+    return request.expected_result_id if request.HasField("expected_result_id") else None
 
 
 def _bad_configuration_fields(configuration: configuration_pb2.Configuration) -> list[FieldViolation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import dropwhile, groupby
 from typing import Any
@@ -14,17 +14,20 @@ from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 
 from control_plane.artifacts import ArtifactStore, Upload
+from control_plane.comparison import compared
+from control_plane.confusion_picture import confusion_png
 from control_plane.events import QUEUE_LENGTH, Follower, Watchers
 from control_plane.listing import newest_first, position
+from control_plane.queue import Queue
 from control_plane.store import Kind, Store, deployments, reports, results, states
 from control_plane.validation import refuse
 from headrace import pages
 from headrace.errors import (
+    FailedPrecondition,
     FieldViolation,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
-    not_yet,
 )
 from headrace.failpoints import fail_at
 from headrace.v1 import deployment_pb2, error_pb2, model_pb2, result_collector_pb2, result_pb2
@@ -36,8 +39,13 @@ ReportResponse = result_collector_pb2.ReportResponse
 # One transaction, one fsync, for as many events as have arrived by then.
 REPORT_BATCH = 500
 REPLAY_PAGE = 200
+# What happens to a result, and where it stands in the queue.
+WATCHED = (Kind.RESULT, Kind.QUEUE)
 KEEP_ALIVE_S = 15.0
 WATCH_LIMIT_S = 600.0
+
+# Side by side: as many as a screen has room for.
+MOST_COMPARED = 20
 
 # What one event may hold.
 MAX_METRICS = 10_000
@@ -66,6 +74,7 @@ class ResultCollector(ResultCollectorServicer):
         store: Store,
         watchers: Watchers,
         artifacts: ArtifactStore,
+        queue: Queue,
         *,
         keep_alive_s: float = KEEP_ALIVE_S,
         watch_limit_s: float = WATCH_LIMIT_S,
@@ -73,11 +82,14 @@ class ResultCollector(ResultCollectorServicer):
         self._store = store
         self._watchers = watchers
         self._artifacts = artifacts
+        self._queue = queue
         self._keep_alive_s = keep_alive_s
         self._watch_limit_s = watch_limit_s
 
     async def GetResult(self, request: result_collector_pb2.GetResultRequest, context: Any) -> result_pb2.Result:
-        return await self._store.read(lambda: results.get(request.id))
+        found = await self._store.read(lambda: results.get(request.id))
+        await self._queue.add_to([found])
+        return found
 
     async def ListResults(
         self, request: result_collector_pb2.ListResultsRequest, context: Any
@@ -94,7 +106,17 @@ class ResultCollector(ResultCollectorServicer):
                 state=request.state,
             ),
         )
+        await self._queue.add_to(items)
         return result_collector_pb2.ListResultsResponse(results=items, next_page_token=token)
+
+    async def CompareResults(
+        self, request: result_collector_pb2.CompareResultsRequest, context: Any
+    ) -> result_collector_pb2.CompareResultsResponse:
+        ids = request.result_ids
+        if not 2 <= len(ids) <= MOST_COMPARED:
+            refuse([FieldViolation("result_ids", f"must be 2 to {MOST_COMPARED} results, not {len(ids)}")])
+        found = await self._store.read(lambda: [results.get(one, full=False) for one in ids])
+        return result_collector_pb2.CompareResultsResponse(results=found, values=compared(found))
 
     async def DeleteResult(self, request: result_collector_pb2.DeleteResultRequest, context: Any) -> empty_pb2.Empty:
         orphans = await self._store.write(lambda: results.delete(request.id))
@@ -118,9 +140,11 @@ class ResultCollector(ResultCollectorServicer):
         watch = await self._watch(request)
         async for event in watch.replayed():
             yield event
-        with self._watchers.follow([(Kind.RESULT, one) for one in watch.result_ids]) as follower:
+        with self._watchers.follow([(kind, one) for one in watch.result_ids for kind in WATCHED]) as follower:
             # What was committed between the end of the replay and the line above.
             async for event in watch.replayed():
+                yield event
+            for event in watch.waiting(await self._queue.places() if watch.may_wait else {}):
                 yield event
             async for event in watch.followed(follower):
                 yield event
@@ -179,7 +203,12 @@ class ResultCollector(ResultCollectorServicer):
     async def RenderConfusionMatrix(
         self, request: result_collector_pb2.RenderConfusionMatrixRequest, context: Any
     ) -> httpbody_pb2.HttpBody:
-        raise not_yet("a confusion matrix as a picture", "GetResult (GET /v1/results/{id}) has its labels and counts")
+        result = await self._store.read(lambda: results.get(request.result_id))
+        matrix = result.confusion_matrix
+        if not matrix.labels:
+            raise _no_confusion_matrix(result)
+        png = await asyncio.to_thread(confusion_png, _picture_title(result), matrix.labels, matrix.counts)
+        return httpbody_pb2.HttpBody(content_type="image/png", data=png)
 
     async def _watch(self, request: result_collector_pb2.WatchResultsRequest) -> _Watch:
         if bool(request.result_id) == bool(request.deployment_id):
@@ -259,6 +288,9 @@ class _Watch:
         self._store = store
         self._last = after
         self._running = set(result_ids)
+        # Those that were seen to leave the queue: a place that was found out before is not told after it.
+        self._started: set[int] = set()
+        self._told: dict[int, deployment_pb2.QueuePlace] = {}
         self._keep_alive_s = keep_alive_s
         self._ends = time.monotonic() + limit_s
 
@@ -269,11 +301,22 @@ class _Watch:
                 lambda: reports.watch_page(self.result_ids, self._last, REPLAY_PAGE)
             )
             for event in events:
-                self._last = event.sequence
+                self._take(event)
                 yield event
             if len(events) < REPLAY_PAGE:
                 self._running = running
                 return
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a result may be in the queue, as far as its events tell."""
+        return not self._running <= self._started
+
+    def waiting(self, places: Mapping[int, deployment_pb2.QueuePlace]) -> Iterator[result_pb2.ResultEvent]:
+        """The present places of those that wait."""
+        for result_id in self.result_ids:
+            if result_id in places:
+                yield from self._queued(result_id, places[result_id])
 
     async def followed(self, follower: Follower) -> AsyncIterator[result_pb2.ResultEvent]:
         """What comes, until every result has ended or the watch is over."""
@@ -283,11 +326,33 @@ class _Watch:
                 raise self._lagged()
             if change is None:
                 yield result_pb2.ResultEvent(sequence=self._last)
+            elif change.kind == Kind.QUEUE and change.event is not None:
+                for event in self._queued(change.id, change.event.queue):
+                    yield event
             elif change.event is not None and change.event.sequence > self._last:
-                self._last = change.event.sequence
-                if change.event.HasField("result") and states.is_final(change.event.result.state):
-                    self._running.discard(change.id)
+                self._take(change.event)
                 yield change.event
+
+    def _take(self, event: result_pb2.ResultEvent) -> None:
+        self._last = event.sequence
+        if not event.HasField("result"):
+            return
+        if event.result.state == deployment_pb2.STATE_CREATED:
+            self._started.discard(event.result_id)
+        else:
+            self._started.add(event.result_id)
+            self._told.pop(event.result_id, None)
+        if states.is_final(event.result.state):
+            self._running.discard(event.result_id)
+
+    def _queued(self, result_id: int, place: deployment_pb2.QueuePlace) -> Iterator[result_pb2.ResultEvent]:
+        """What is new about a place. Not a stored event: who resumes after it is told his place again."""
+        if result_id in self._started or self._told.get(result_id) == place:
+            return
+        self._told[result_id] = place
+        event = result_pb2.ResultEvent(sequence=self._last, result_id=result_id, queue=place)
+        event.time.GetCurrentTime()
+        yield event
 
     def _lagged(self) -> ResourceExhausted:
         return ResourceExhausted(
@@ -346,6 +411,7 @@ def _check_event(event: ReportRequest) -> None:
         bad += _bad_metrics("epoch.metrics", event.epoch.metrics)
     if event.HasField("outcome"):
         bad += _bad_metrics("outcome.metrics", event.outcome.metrics)
+        bad += _bad_confusion_matrix(event.outcome.confusion_matrix)
     refuse(bad)
 
 
@@ -356,6 +422,39 @@ def _bad_metrics(field: str, metrics: result_pb2.SplitMetrics) -> list[FieldViol
         rule = f"may have {MAX_METRICS} metrics with names of {MAX_METRIC_NAME} characters"
         return [FieldViolation(field, rule)]
     return []
+
+
+def _bad_confusion_matrix(matrix: result_pb2.ConfusionMatrix) -> list[FieldViolation]:
+    expected, found = len(matrix.labels) ** 2, len(matrix.counts)
+    if found != expected or any(count < 0 for count in matrix.counts):
+        rule = f"must have {expected} counts for {len(matrix.labels)} labels, none negative, not {found}"
+        return [FieldViolation("outcome.confusion_matrix.counts", rule)]
+    return []
+
+
+def _no_confusion_matrix(result: result_pb2.Result) -> FailedPrecondition:
+    if not result.settings.confusion_matrix:
+        why = "it was not asked to count one: train with settings.confusion_matrix (--confusion-matrix)"
+    elif not states.is_final(result.state):
+        why = f"it is {states.state_name(result.state)}, and one is counted when it evaluates"
+    elif result.state != deployment_pb2.STATE_FINISHED:
+        why = f"it is {states.state_name(result.state)}"
+    else:
+        why = "one is counted of a classifier, where the stream's test_rate or validation_rate keeps records for it"
+    return FailedPrecondition(
+        error_pb2.REASON_WRONG_STATE,
+        f"the result {result.id} has no confusion matrix; {why}",
+        resource="result",
+        id=result.id,
+        state=states.state_name(result.state),
+        confusion_matrix=result.settings.confusion_matrix,
+    )
+
+
+def _picture_title(result: result_pb2.Result) -> str:
+    version = f", version {result.version}" if result.version else f" (result {result.id})"
+    split = "test" if result.split_sizes.test else "validation"
+    return f"{result.model_name}{version}: confusion matrix on the {split} split"
 
 
 async def _header(

@@ -82,6 +82,15 @@ def bad_settings(settings: TrainingSettings) -> Iterable[FieldViolation]:
                 yield FieldViolation(f"{SETTINGS}.{framework}.{name}", rule)
 
 
+def bad_beside_result(wish: Deployment) -> Iterable[FieldViolation]:
+    """What says something that the result to train again says already."""
+    for name in ("configuration_id", "settings", "stream_id"):
+        is_given = wish.HasField("settings") if name == "settings" else bool(getattr(wish, name))
+        if is_given:
+            rule = "must be left out: deployment.from_result_id says what to train, how and on what"
+            yield FieldViolation(f"deployment.{name}", rule)
+
+
 def bad_resources(field: str, resources: Resources) -> Iterable[FieldViolation]:
     for name in ("cpu_count", "memory_bytes", "gpu_count"):
         value = getattr(resources, name)

@@ -17,6 +17,7 @@ class Kind(Enum):
     STREAM = "stream"
     INFERENCE = "inference"
     REPLICA = "replica"
+    QUEUE = "queue"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Change:
     """The resource `id` of this kind was created, changed or deleted.
 
     `event` is set for what watchers of results see, in the order of its sequence numbers. For a REPLICA, `id` is
-    that of its inference.
+    that of its inference. A QUEUE is the place of a result in the queue, which no transaction changes: it follows from
+    those of others.
     """
 
     kind: Kind

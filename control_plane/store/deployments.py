@@ -9,7 +9,7 @@ from control_plane.store import changes, results
 from control_plane.store.changes import Kind
 from control_plane.store.clock import now_us
 from control_plane.store.lookups import in_use, row_of
-from control_plane.store.rows import deployment_message
+from control_plane.store.rows import deployment_message, parse
 from control_plane.store.states import FINAL_STATES, is_final, state_name
 from control_plane.store.tables import (
     ConfigurationRow,
@@ -21,15 +21,17 @@ from control_plane.store.tables import (
     StreamRow,
 )
 from headrace.errors import FailedPrecondition
-from headrace.v1 import deployment_pb2, error_pb2
+from headrace.v1 import deployment_pb2, error_pb2, stream_pb2
 
 
 def create(deployment: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
     """Store a training and one result per model, in one transaction.
 
     `settings` are complete (the seed is chosen). Without a `stream_id`, the newest stream that was announced for this
-    id is taken, if there is one already. Raises NotFound for the configuration or the stream.
+    id is taken, if there is one already. With a `from_result_id` the one result gets the code and the stream of that.
+    Raises NotFound for the configuration, the stream or the result.
     """
+    again = row_of(ResultRow, deployment.from_result_id) if deployment.from_result_id else None
     row_of(ConfigurationRow, deployment.configuration_id)
     if deployment.stream_id:
         row_of(StreamRow, deployment.stream_id)
@@ -44,13 +46,35 @@ def create(deployment: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
         resources_pb=deployment.resources.SerializeToString(),
         kafka_cluster=deployment.kafka_cluster,
         state=deployment_pb2.STATE_CREATED,
+        from_result_id=deployment.from_result_id or None,
+        stream_pb=b"" if again is None else results.stream(again).SerializeToString(),
     )
-    if row.stream_id is None:
+    if again is not None:
+        results.create(row, again.model_id, results.code_of_result(again), deployment.settings)
+    else:
         _take_early_stream(row)
-    for model in _models(deployment.configuration_id):
-        results.create(row, model, deployment.settings)
+        for model in _models(deployment.configuration_id):
+            results.create(row, model.id, results.code_of_model(model), deployment.settings)
     changes.note(Kind.DEPLOYMENT, row.id)
     return get(row.id)
+
+
+def filled_from_result(wish: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
+    """A wish to train a result again, with everything else that follows from it.
+
+    Its record of a stream is named where it is still there; the training takes what the result keeps of it.
+    """
+    again = results.get(wish.from_result_id, full=False)
+    source = row_of(DeploymentRow, again.deployment_id)
+    stream = StreamRow.get_or_none(StreamRow.id == again.stream.id)
+    filled = deployment_pb2.Deployment(
+        configuration_id=source.configuration_id,
+        settings=again.settings,
+        stream_id=again.stream.id if stream is not None else 0,
+        resources=parse(deployment_pb2.Resources, source.resources_pb),
+    )
+    filled.MergeFrom(wish)
+    return filled
 
 
 def get(id: int) -> deployment_pb2.Deployment:
@@ -126,7 +150,7 @@ def check_unused(id: int) -> None:
 def offer_stream(deployment_id: int, stream_id: int) -> bool:
     """Give a deployment the stream announced for it, if it exists, runs and has none."""
     row = DeploymentRow.get_or_none(DeploymentRow.id == deployment_id)
-    if row is None or row.stream_id is not None or is_final(row.state):
+    if row is None or row.stream_id is not None or row.stream_pb or is_final(row.state):
         return False
     row.stream_id = stream_id
     row.update_time = now_us()
@@ -140,7 +164,15 @@ def stream_id(id: int) -> int:
     return row_of(DeploymentRow, id).stream_id or 0
 
 
+def own_stream(id: int) -> stream_pb2.Stream | None:
+    """What a training of a result anew learns from, whatever became of the stream's record; None of another."""
+    row = row_of(DeploymentRow, id)
+    return parse(stream_pb2.Stream, row.stream_pb) if row.stream_pb else None
+
+
 def _take_early_stream(row: DeploymentRow) -> None:
+    if row.stream_id is not None:
+        return
     early = StreamRow.select(StreamRow.id).where(StreamRow.deployment_id == row.id)
     newest = early.order_by(StreamRow.id.desc()).first()
     if newest is not None:

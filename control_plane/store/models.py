@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from control_plane.store import changes
+from collections.abc import Sequence
+
+from control_plane.store import alias_periods, changes
 from control_plane.store.changes import Kind
 from control_plane.store.clock import now_us
 from control_plane.store.lookups import check_etag, check_name_free, in_use, row_of
 from control_plane.store.rows import alias_message, model_message
 from control_plane.store.states import state_name
 from control_plane.store.tables import AliasRow, MemberRow, ModelRow, ResultRow
-from headrace.errors import FailedPrecondition, InvalidArgument, NotFound
+from headrace.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
 from headrace.v1 import deployment_pb2, error_pb2, model_pb2
 
 
@@ -88,49 +90,105 @@ def has_results(id: int) -> bool:
     return bool(ResultRow.select(ResultRow.id).where(ResultRow.model_id == id).exists())
 
 
-def set_alias(model_id: int, alias: str, result_id: int) -> model_pb2.ModelAlias:
-    """Point an alias at a finished result of the model, wherever it pointed before."""
+def set_alias(
+    model_id: int, alias: str, result_id: int = 0, *, version: int = 0, expected_result_id: int | None = None
+) -> model_pb2.ModelAlias:
+    """Point an alias at a finished result of the model, wherever it pointed before; the result or its version is given.
+
+    `expected_result_id`: Aborted unless the alias points there now (0: unless there is no such alias).
+    """
     row_of(ModelRow, model_id)
-    result = row_of(ResultRow, result_id)
-    if result.model_id != model_id:
-        raise InvalidArgument(
-            error_pb2.REASON_INVALID_FIELD,
-            f"the result {result_id} is one of the model {result.model_id}, not of the model {model_id}",
-            resource="result",
-            id=result_id,
-            model_id=result.model_id,
-        )
-    if result.state != deployment_pb2.STATE_FINISHED:
-        raise FailedPrecondition(
-            error_pb2.REASON_WRONG_STATE,
-            f"the result {result_id} is {state_name(result.state)}; an alias points to a finished one",
-            resource="result",
-            id=result_id,
-            state=state_name(result.state),
-        )
+    result = row_of(ResultRow, result_id) if result_id else _of_version(model_id, version)
+    _check_takes_alias(model_id, result)
+    present = AliasRow.get_or_none(AliasRow.model_id == model_id, AliasRow.name == alias)
+    _check_expected(model_id, alias, present, expected_result_id)
+    if present is not None and present.result_id == result.id:
+        return alias_message(present, result.version)
     now = now_us()
-    AliasRow.insert(model_id=model_id, name=alias, result_id=result_id, update_time=now).on_conflict(
+    AliasRow.insert(model_id=model_id, name=alias, result_id=result.id, update_time=now).on_conflict(
         conflict_target=[AliasRow.model_id, AliasRow.name],
-        update={AliasRow.result_id: result_id, AliasRow.update_time: now},
+        update={AliasRow.result_id: result.id, AliasRow.update_time: now},
     ).execute()
+    alias_periods.begin(result, alias, now)
     changes.note(Kind.MODEL, model_id)
-    return alias_message(AliasRow.get(AliasRow.model_id == model_id, AliasRow.name == alias))
+    return alias_message(_alias_row(model_id, alias), result.version)
 
 
 def alias(model_id: int, alias: str) -> model_pb2.ModelAlias:
-    return alias_message(_alias_row(model_id, alias))
+    return _alias_messages([_alias_row(model_id, alias)])[0]
 
 
 def alias_page(model_id: int, *, after: str, limit: int) -> list[model_pb2.ModelAlias]:
     """By name, those behind `after`."""
     row_of(ModelRow, model_id)
     query = AliasRow.select().where(AliasRow.model_id == model_id, AliasRow.name > after)
-    return [alias_message(row) for row in query.order_by(AliasRow.name).limit(limit)]
+    return _alias_messages(list(query.order_by(AliasRow.name).limit(limit)))
 
 
-def delete_alias(model_id: int, alias: str) -> None:
-    _alias_row(model_id, alias).delete_instance()
+def delete_alias(model_id: int, alias: str, expected_result_id: int | None = None) -> None:
+    """`expected_result_id`: Aborted unless it points there now."""
+    row = _alias_row(model_id, alias)
+    _check_expected(model_id, alias, row, expected_result_id)
+    row.delete_instance()
+    alias_periods.end(model_id, alias, now_us(), deleted=True)
     changes.note(Kind.MODEL, model_id)
+
+
+def _of_version(model_id: int, version: int) -> ResultRow:
+    row: ResultRow | None = ResultRow.get_or_none(ResultRow.model_id == model_id, ResultRow.version == version)
+    if row is None or version < 1:
+        raise NotFound(
+            error_pb2.REASON_RESOURCE_NOT_FOUND,
+            f"the model {model_id} has no version {version} (any more)",
+            resource="result",
+            model_id=model_id,
+            version=version,
+        )
+    return row
+
+
+def _check_takes_alias(model_id: int, result: ResultRow) -> None:
+    if result.model_id != model_id:
+        raise InvalidArgument(
+            error_pb2.REASON_INVALID_FIELD,
+            f"the result {result.id} is one of the model {result.model_id}, not of the model {model_id}",
+            resource="result",
+            id=result.id,
+            model_id=result.model_id,
+        )
+    if result.state != deployment_pb2.STATE_FINISHED:
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"the result {result.id} is {state_name(result.state)}; an alias points to a finished one",
+            resource="result",
+            id=result.id,
+            state=state_name(result.state),
+        )
+
+
+def _check_expected(model_id: int, alias: str, present: AliasRow | None, expected_result_id: int | None) -> None:
+    found = 0 if present is None else present.result_id
+    if expected_result_id is None or expected_result_id == found:
+        return
+    points = f"points to the result {found}" if found else "does not exist"
+    expected = f"not to {expected_result_id}" if expected_result_id else "and was expected not to exist"
+    raise Aborted(
+        error_pb2.REASON_STALE_ETAG,
+        f"the alias {alias!r} of the model {model_id} {points}, {expected}: it was moved by somebody else; "
+        "look again and repeat the change",
+        resource="model_alias",
+        model_id=model_id,
+        alias=alias,
+        result_id=found,
+    )
+
+
+def _alias_messages(rows: Sequence[AliasRow]) -> list[model_pb2.ModelAlias]:
+    ids = [row.result_id for row in rows]
+    versions = {
+        row.id: row.version for row in ResultRow.select(ResultRow.id, ResultRow.version).where(ResultRow.id.in_(ids))
+    }
+    return [alias_message(row, versions[row.result_id]) for row in rows]
 
 
 def _alias_row(model_id: int, alias: str) -> AliasRow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from google.rpc import status_pb2
 
@@ -31,7 +31,7 @@ from control_plane.store.tables import (
     ResultRow,
 )
 from headrace.errors import FailedPrecondition
-from headrace.v1 import deployment_pb2, error_pb2, result_collector_pb2, result_pb2
+from headrace.v1 import deployment_pb2, error_pb2, result_collector_pb2, result_pb2, stream_pb2
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,37 @@ class ActiveResult:
 _UNTOUCHABLE = (*FINAL_STATES, deployment_pb2.STATE_CANCELLING)
 
 
-def create(deployment: DeploymentRow, model: ModelRow, settings: deployment_pb2.TrainingSettings) -> ResultRow:
+@dataclass(frozen=True)
+class Code:
+    """What is trained: a model as it was at some time."""
+
+    model_name: str
+    framework: int
+    imports: str
+    code: str
+    code_sha256: str
+
+
+def code_of_model(model: ModelRow) -> Code:
+    """As it is now."""
+    return Code(model.name, model.framework, model.imports, model.code, model.code_sha256)
+
+
+def code_of_result(result: ResultRow) -> Code:
+    """As it was when the result was created."""
+    return Code(result.model_name, result.framework, result.imports, result.code, result.code_sha256)
+
+
+def create(
+    deployment: DeploymentRow, model_id: int, code: Code, settings: deployment_pb2.TrainingSettings
+) -> ResultRow:
     now = now_us()
     row = ResultRow.create(
         create_time=now,
         update_time=now,
         deployment_id=deployment.id,
-        model_id=model.id,
-        model_name=model.name,
-        framework=model.framework,
-        imports=model.imports,
-        code=model.code,
-        code_sha256=model.code_sha256,
+        model_id=model_id,
+        **asdict(code),
         state=deployment_pb2.STATE_CREATED,
         outcome_pb=result_collector_pb2.Outcome(settings=settings).SerializeToString(),
     )
@@ -113,10 +132,15 @@ def delete(id: int) -> list[str]:
     return sorted(digest for digest in digests if not digest_is_used(digest))
 
 
+def stream(row: ResultRow) -> stream_pb2.Stream:
+    """What it was trained on; empty while that is not known."""
+    return parse(result_collector_pb2.Outcome, row.outcome_pb).stream
+
+
 def active() -> list[ActiveResult]:
     """Every result that has not ended, oldest first."""
     query = (
-        ResultRow.select(ResultRow, DeploymentRow.stream_id, DeploymentRow.resources_pb)
+        ResultRow.select(ResultRow, DeploymentRow.stream_id, DeploymentRow.stream_pb, DeploymentRow.resources_pb)
         .join(DeploymentRow, on=(ResultRow.deployment_id == DeploymentRow.id))
         .where(ResultRow.state.not_in(FINAL_STATES))
         .order_by(ResultRow.id)
@@ -298,7 +322,7 @@ def _active(row: ResultRow) -> ActiveResult:
         state=row.state,
         attempt=row.attempt,
         acked_seq=row.acked_seq,
-        has_stream=joined["stream_id"] is not None,
+        has_stream=joined["stream_id"] is not None or bool(joined["stream_pb"]),
         resources=parse(deployment_pb2.Resources, joined["resources_pb"]),
         failure_count=row.failure_count,
         failure=parse_error(row.failure_pb),

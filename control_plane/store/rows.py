@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from control_plane.store.tables import (
+    AliasPeriodRow,
     AliasRow,
     ArtifactRow,
     ConfigurationRow,
@@ -91,12 +92,27 @@ def model_message(row: ModelRow, *, full: bool) -> model_pb2.Model:
     )
 
 
-def alias_message(row: AliasRow) -> model_pb2.ModelAlias:
+def alias_message(row: AliasRow, version: int) -> model_pb2.ModelAlias:
+    """`version` is the result's."""
     return model_pb2.ModelAlias(
         model_id=row.model_id,
         alias=row.name,
         result_id=row.result_id,
+        version=version,
         update_time=timestamp(row.update_time),
+    )
+
+
+def alias_period_message(row: AliasPeriodRow) -> model_pb2.ModelAliasPeriod:
+    return model_pb2.ModelAliasPeriod(
+        id=row.id,
+        model_id=row.model_id,
+        alias=row.name,
+        result_id=row.result_id,
+        version=row.version,
+        start_time=timestamp(row.start_time),
+        end_time=timestamp(row.end_time),
+        deleted=row.deleted,
     )
 
 
@@ -128,6 +144,7 @@ def deployment_message(row: DeploymentRow, result_ids: Iterable[int]) -> deploym
         result_ids=result_ids,
         start_time=timestamp(row.start_time),
         end_time=timestamp(row.end_time),
+        from_result_id=row.from_result_id or 0,
     )
 
 

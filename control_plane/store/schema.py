@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from control_plane.store.connections import database
-from control_plane.store.tables import TABLES
+from control_plane.store.tables import TABLES, AliasPeriodRow
 from headrace.errors import FailedPrecondition
 from headrace.v1 import error_pb2
 
@@ -22,7 +22,30 @@ def _create_tables() -> None:
     database.create_tables(TABLES, safe=False)
 
 
-STEPS: tuple[Callable[[], None], ...] = (_create_tables,)
+def _keep_periods_of_aliases() -> None:
+    """A file that was made before has the aliases without their history: it begins where they point now."""
+    if database.table_exists("model_alias_period"):
+        return
+    database.create_tables([AliasPeriodRow])
+    _execute(
+        "INSERT INTO model_alias_period (model_id, name, result_id, version, start_time, deleted) "
+        "SELECT a.model_id, a.name, a.result_id, r.version, a.update_time, 0 "
+        "FROM model_alias a JOIN result r ON r.id = a.result_id"
+    )
+
+
+def _keep_what_is_trained_again() -> None:
+    if "from_result_id" not in {column.name for column in database.get_columns("deployment")}:
+        _execute("ALTER TABLE deployment ADD COLUMN from_result_id INTEGER")
+        _execute("ALTER TABLE deployment ADD COLUMN stream_pb BLOB NOT NULL DEFAULT x''")
+
+
+def _execute(statement: str) -> None:
+    database.execute_sql(statement)  # type: ignore[no-untyped-call]
+
+
+# The first step makes the tables as they are now, so each other one looks whether there is something left to do.
+STEPS: tuple[Callable[[], None], ...] = (_create_tables, _keep_periods_of_aliases, _keep_what_is_trained_again)
 
 VERSION = len(STEPS)
 

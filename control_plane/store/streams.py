@@ -61,6 +61,8 @@ def delete(id: int) -> None:
 
 def of_deployment(deployment_id: int) -> stream_pb2.Stream | None:
     """The stream that a deployment trains on, if it has one yet."""
+    if (own := deployments.own_stream(deployment_id)) is not None:
+        return own
     stream_id = deployments.stream_id(deployment_id)
     return get(stream_id) if stream_id else None
 

@@ -134,6 +134,9 @@ class DeploymentRow(Table):
     error_pb = BlobField(null=True)
     start_time = BigIntegerField(null=True)
     end_time = BigIntegerField(null=True)
+    # The result that it trains again, and v1.Stream: what that was trained on, whatever became of the record.
+    from_result_id = IntegerField(null=True)
+    stream_pb = BlobField(default=b"")
 
     class Meta:
         table_name = "deployment"
@@ -220,6 +223,24 @@ class AliasRow(Table):
         primary_key = CompositeKey("model_id", "name")
 
 
+class AliasPeriodRow(Table):
+    """A time in which an alias pointed to one result; it outlives the alias and the result."""
+
+    id = RowId()
+    model_id = IntegerField(constraints=_references("model", "CASCADE"))
+    name = CharField()
+    result_id = IntegerField()
+    version = IntegerField()
+    start_time = BigIntegerField()
+    end_time = BigIntegerField(null=True)
+    # It ended because the alias was deleted.
+    deleted = BooleanField(default=False)
+
+    class Meta:
+        table_name = "model_alias_period"
+        indexes = ((("model_id", "name"), False),)
+
+
 class InferenceRow(Table):
     id = RowId()
     create_time = BigIntegerField()
@@ -285,6 +306,7 @@ TABLES: tuple[type[Table], ...] = (
     EventRow,
     ArtifactRow,
     AliasRow,
+    AliasPeriodRow,
     InferenceRow,
     ReplicaRow,
     AnswerRow,

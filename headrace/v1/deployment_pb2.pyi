@@ -159,7 +159,7 @@ class Resources(_message.Message):
     def __init__(self, cpu_count: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., gpu_count: _Optional[int] = ...) -> None: ...
 
 class Deployment(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "configuration_id", "description", "settings", "stream_id", "resources", "kafka_cluster", "state", "error", "result_ids", "start_time", "end_time", "queue_message")
+    __slots__ = ("id", "create_time", "update_time", "configuration_id", "description", "settings", "stream_id", "resources", "kafka_cluster", "state", "error", "result_ids", "start_time", "end_time", "queue_message", "from_result_id")
     ID_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +175,7 @@ class Deployment(_message.Message):
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    FROM_RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
@@ -190,7 +191,22 @@ class Deployment(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     queue_message: str
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., configuration_id: _Optional[int] = ..., description: _Optional[str] = ..., settings: _Optional[_Union[TrainingSettings, _Mapping]] = ..., stream_id: _Optional[int] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., kafka_cluster: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_ids: _Optional[_Iterable[int]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_message: _Optional[str] = ...) -> None: ...
+    from_result_id: int
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., configuration_id: _Optional[int] = ..., description: _Optional[str] = ..., settings: _Optional[_Union[TrainingSettings, _Mapping]] = ..., stream_id: _Optional[int] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., kafka_cluster: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_ids: _Optional[_Iterable[int]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_message: _Optional[str] = ..., from_result_id: _Optional[int] = ...) -> None: ...
+
+class QueuePlace(_message.Message):
+    __slots__ = ("place", "length", "running_count", "running_limit", "message")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    place: int
+    length: int
+    running_count: int
+    running_limit: int
+    message: str
+    def __init__(self, place: _Optional[int] = ..., length: _Optional[int] = ..., running_count: _Optional[int] = ..., running_limit: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class KafkaCluster(_message.Message):
     __slots__ = ("id", "name", "bootstrap_servers", "options")

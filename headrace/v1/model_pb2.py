@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/model.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xab\x01\n\tSignature\x12\'\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12(\n\x07outputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12\x17\n\x0fparameter_count\x18\x03 \x01(\x03\x12!\n\x19trainable_parameter_count\x18\x04 \x01(\x03\x12\x0f\n\x07summary\x18\x05 \x01(\t\"\xf8\x02\n\x05Model\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12/\n\tframework\x18\x06 \x01(\x0e\x32\x16.headrace.v1.FrameworkB\x04\xe2\x41\x01\x02\x12\x0f\n\x07imports\x18\x07 \x01(\t\x12\x12\n\x04\x63ode\x18\x08 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x0eupper_model_id\x18\t \x01(\x03\x12/\n\tsignature\x18\n \x01(\x0b\x32\x16.headrace.v1.SignatureB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x63ode_sha256\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\"\x89\x01\n\nModelAlias\x12\x16\n\x08model_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tresult_id\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03*W\n\tFramework\x12\x19\n\x15\x46RAMEWORK_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46RAMEWORK_TENSORFLOW\x10\x01\x12\x15\n\x11\x46RAMEWORK_PYTORCH\x10\x02*;\n\x04View\x12\x14\n\x10VIEW_UNSPECIFIED\x10\x00\x12\x0e\n\nVIEW_BASIC\x10\x01\x12\r\n\tVIEW_FULL\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/model.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xab\x01\n\tSignature\x12\'\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12(\n\x07outputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12\x17\n\x0fparameter_count\x18\x03 \x01(\x03\x12!\n\x19trainable_parameter_count\x18\x04 \x01(\x03\x12\x0f\n\x07summary\x18\x05 \x01(\t\"\xf8\x02\n\x05Model\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12/\n\tframework\x18\x06 \x01(\x0e\x32\x16.headrace.v1.FrameworkB\x04\xe2\x41\x01\x02\x12\x0f\n\x07imports\x18\x07 \x01(\t\x12\x12\n\x04\x63ode\x18\x08 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x0eupper_model_id\x18\t \x01(\x03\x12/\n\tsignature\x18\n \x01(\x0b\x32\x16.headrace.v1.SignatureB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x63ode_sha256\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\"\xa0\x01\n\nModelAlias\x12\x16\n\x08model_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tresult_id\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\"\x82\x02\n\x10ModelAliasPeriod\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08model_id\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61lias\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tresult_id\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x64\x65leted\x18\x08 \x01(\x08\x42\x04\xe2\x41\x01\x03*W\n\tFramework\x12\x19\n\x15\x46RAMEWORK_UNSPECIFIED\x10\x00\x12\x18\n\x14\x46RAMEWORK_TENSORFLOW\x10\x01\x12\x15\n\x11\x46RAMEWORK_PYTORCH\x10\x02*;\n\x04View\x12\x14\n\x10VIEW_UNSPECIFIED\x10\x00\x12\x0e\n\nVIEW_BASIC\x10\x01\x12\r\n\tVIEW_FULL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,10 +57,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELALIAS'].fields_by_name['result_id']._serialized_options = b'\342A\001\002'
   _globals['_MODELALIAS'].fields_by_name['update_time']._loaded_options = None
   _globals['_MODELALIAS'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
-  _globals['_FRAMEWORK']._serialized_start=857
-  _globals['_FRAMEWORK']._serialized_end=944
-  _globals['_VIEW']._serialized_start=946
-  _globals['_VIEW']._serialized_end=1005
+  _globals['_MODELALIAS'].fields_by_name['version']._loaded_options = None
+  _globals['_MODELALIAS'].fields_by_name['version']._serialized_options = b'\342A\001\003'
+  _globals['_MODELALIASPERIOD'].fields_by_name['id']._loaded_options = None
+  _globals['_MODELALIASPERIOD'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELALIASPERIOD'].fields_by_name['model_id']._loaded_options = None
+  _globals['_MODELALIASPERIOD'].fields_by_name['model_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELALIASPERIOD'].fields_by_name['alias']._loaded_options = None
+  _globals['_MODELALIASPERIOD'].fields_by_name['alias']._serialized_options = b'\342A\001\003'
+  _globals['_MODELALIASPERIOD'].fields_by_name['result_id']._loaded_options = None
+  _globals['_MODELALIASPERIOD'].fields_by_name['result_id']._serialized_options = b'\342A\001\003'
+  _globals['_MODELALIASPERIOD'].fields_by_name['version']._loaded_options = None
+  _globals['_MODELALIASPERIOD'].fields_by_name['version']._serialized_options = b'\342A\001\003'
+  _globals['_MODELALIASPERIOD'].fields_by_name['start_time']._loaded_options = None
+  _globals['_MODELALIASPERIOD'].fields_by_name['start_time']._serialized_options = b'\342A\001\003'
+  _globals['_MODELALIASPERIOD'].fields_by_name['end_time']._loaded_options = None
+  _globals['_MODELALIASPERIOD'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
+  _globals['_MODELALIASPERIOD'].fields_by_name['deleted']._loaded_options = None
+  _globals['_MODELALIASPERIOD'].fields_by_name['deleted']._serialized_options = b'\342A\001\003'
+  _globals['_FRAMEWORK']._serialized_start=1141
+  _globals['_FRAMEWORK']._serialized_end=1228
+  _globals['_VIEW']._serialized_start=1230
+  _globals['_VIEW']._serialized_end=1289
   _globals['_TENSORSPEC']._serialized_start=106
   _globals['_TENSORSPEC']._serialized_end=162
   _globals['_SIGNATURE']._serialized_start=165
@@ -68,5 +86,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL']._serialized_start=339
   _globals['_MODEL']._serialized_end=715
   _globals['_MODELALIAS']._serialized_start=718
-  _globals['_MODELALIAS']._serialized_end=855
+  _globals['_MODELALIAS']._serialized_end=878
+  _globals['_MODELALIASPERIOD']._serialized_start=881
+  _globals['_MODELALIASPERIOD']._serialized_end=1139
 # @@protoc_insertion_point(module_scope)

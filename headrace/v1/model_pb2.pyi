@@ -82,13 +82,35 @@ class Model(_message.Message):
     def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., name: _Optional[str] = ..., description: _Optional[str] = ..., framework: _Optional[_Union[Framework, str]] = ..., imports: _Optional[str] = ..., code: _Optional[str] = ..., upper_model_id: _Optional[int] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ..., code_sha256: _Optional[str] = ..., etag: _Optional[str] = ...) -> None: ...
 
 class ModelAlias(_message.Message):
-    __slots__ = ("model_id", "alias", "result_id", "update_time")
+    __slots__ = ("model_id", "alias", "result_id", "update_time", "version")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     model_id: int
     alias: str
     result_id: int
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, model_id: _Optional[int] = ..., alias: _Optional[str] = ..., result_id: _Optional[int] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    version: int
+    def __init__(self, model_id: _Optional[int] = ..., alias: _Optional[str] = ..., result_id: _Optional[int] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ModelAliasPeriod(_message.Message):
+    __slots__ = ("id", "model_id", "alias", "result_id", "version", "start_time", "end_time", "deleted")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    model_id: int
+    alias: str
+    result_id: int
+    version: int
+    start_time: _timestamp_pb2.Timestamp
+    end_time: _timestamp_pb2.Timestamp
+    deleted: bool
+    def __init__(self, id: _Optional[int] = ..., model_id: _Optional[int] = ..., alias: _Optional[str] = ..., result_id: _Optional[int] = ..., version: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deleted: _Optional[bool] = ...) -> None: ...

@@ -30,7 +30,7 @@ from headrace.v1 import configuration_pb2 as headrace_dot_v1_dot_configuration__
 from headrace.v1 import model_pb2 as headrace_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/v1/model_registry.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fheadrace/v1/configuration.proto\x1a\x17headrace/v1/model.proto\"T\n\x12\x43reateModelRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x12.headrace.v1.ModelB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"#\n\x0fGetModelRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\x94\x01\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x1f\n\x04view\x18\x03 \x01(\x0e\x32\x11.headrace.v1.View\x12)\n\tframework\x18\x04 \x01(\x0e\x32\x16.headrace.v1.Framework\x12\x0c\n\x04name\x18\x05 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x12UpdateModelRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x12.headrace.v1.ModelB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"&\n\x12\x44\x65leteModelRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\\\n\x14SetModelAliasRequest\x12\x16\n\x08model_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tresult_id\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x02\"X\n\x17ListModelAliasesRequest\x12\x16\n\x08model_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x18ListModelAliasesResponse\x12(\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x17.headrace.v1.ModelAlias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x17\x44\x65leteModelAliasRequest\x12\x16\n\x08model_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"U\n\x1a\x43reateConfigurationRequest\x12\x37\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ConfigurationB\x04\xe2\x41\x01\x02\"+\n\x17GetConfigurationRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"b\n\x19ListConfigurationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\"i\n\x1aListConfigurationsResponse\x12\x32\n\x0e\x63onfigurations\x18\x01 \x03(\x0b\x32\x1a.headrace.v1.Configuration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x1aUpdateConfigurationRequest\x12\x37\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ConfigurationB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\".\n\x1a\x44\x65leteConfigurationRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x32\x8c\x0c\n\rModelRegistry\x12]\n\x0b\x43reateModel\x12\x1f.headrace.v1.CreateModelRequest\x1a\x12.headrace.v1.Model\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/models:\x05model\x12U\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x12.headrace.v1.Model\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/models/{id}\x12\x61\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12h\n\x0bUpdateModel\x12\x1f.headrace.v1.UpdateModelRequest\x1a\x12.headrace.v1.Model\"$\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12_\n\x0b\x44\x65leteModel\x12\x1f.headrace.v1.DeleteModelRequest\x1a\x16.google.protobuf.Empty\"\x17\x82\xd3\xe4\x93\x02\x11*\x0f/v1/models/{id}\x12v\n\rSetModelAlias\x12!.headrace.v1.SetModelAliasRequest\x1a\x17.headrace.v1.ModelAlias\")\x82\xd3\xe4\x93\x02#\"\x1e/v1/models/{model_id}:setAlias:\x01*\x12\x86\x01\n\x10ListModelAliases\x12$.headrace.v1.ListModelAliasesRequest\x1a%.headrace.v1.ListModelAliasesResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/models/{model_id}/aliases\x12\x7f\n\x10\x44\x65leteModelAlias\x12$.headrace.v1.DeleteModelAliasRequest\x1a\x16.google.protobuf.Empty\"-\x82\xd3\xe4\x93\x02\'*%/v1/models/{model_id}/aliases/{alias}\x12\x85\x01\n\x13\x43reateConfiguration\x12\'.headrace.v1.CreateConfigurationRequest\x1a\x1a.headrace.v1.Configuration\")\x82\xd3\xe4\x93\x02#\"\x12/v1/configurations:\rconfiguration\x12u\n\x10GetConfiguration\x12$.headrace.v1.GetConfigurationRequest\x1a\x1a.headrace.v1.Configuration\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/configurations/{id}\x12\x81\x01\n\x12ListConfigurations\x12&.headrace.v1.ListConfigurationsRequest\x1a\'.headrace.v1.ListConfigurationsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/configurations\x12\x98\x01\n\x13UpdateConfiguration\x12\'.headrace.v1.UpdateConfigurationRequest\x1a\x1a.headrace.v1.Configuration\"<\x82\xd3\xe4\x93\x02\x36\x32%/v1/configurations/{configuration.id}:\rconfiguration\x12w\n\x13\x44\x65leteConfiguration\x12\'.headrace.v1.DeleteConfigurationRequest\x1a\x16.google.protobuf.Empty\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/v1/configurations/{id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n headrace/v1/model_registry.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fheadrace/v1/configuration.proto\x1a\x17headrace/v1/model.proto\"T\n\x12\x43reateModelRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x12.headrace.v1.ModelB\x04\xe2\x41\x01\x02\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"#\n\x0fGetModelRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\x94\x01\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x1f\n\x04view\x18\x03 \x01(\x0e\x32\x11.headrace.v1.View\x12)\n\tframework\x18\x04 \x01(\x0e\x32\x16.headrace.v1.Framework\x12\x0c\n\x04name\x18\x05 \x01(\t\"Q\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"n\n\x12UpdateModelRequest\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x12.headrace.v1.ModelB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"&\n\x12\x44\x65leteModelRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\x9f\x01\n\x14SetModelAliasRequest\x12\x16\n\x08model_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tresult_id\x18\x03 \x01(\x03\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x1f\n\x12\x65xpected_result_id\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x15\n\x13_expected_result_id\"X\n\x17ListModelAliasesRequest\x12\x16\n\x08model_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x18ListModelAliasesResponse\x12(\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x17.headrace.v1.ModelAlias\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"~\n\x17\x44\x65leteModelAliasRequest\x12\x16\n\x08model_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61lias\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1f\n\x12\x65xpected_result_id\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x15\n\x13_expected_result_id\"l\n\x1cListModelAliasPeriodsRequest\x12\x16\n\x08model_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\r\n\x05\x61lias\x18\x04 \x01(\t\"h\n\x1dListModelAliasPeriodsResponse\x12.\n\x07periods\x18\x01 \x03(\x0b\x32\x1d.headrace.v1.ModelAliasPeriod\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x1a\x43reateConfigurationRequest\x12\x37\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ConfigurationB\x04\xe2\x41\x01\x02\"+\n\x17GetConfigurationRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"b\n\x19ListConfigurationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\x03\x12\x0c\n\x04name\x18\x04 \x01(\t\"i\n\x1aListConfigurationsResponse\x12\x32\n\x0e\x63onfigurations\x18\x01 \x03(\x0b\x32\x1a.headrace.v1.Configuration\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x86\x01\n\x1aUpdateConfigurationRequest\x12\x37\n\rconfiguration\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.ConfigurationB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\".\n\x1a\x44\x65leteConfigurationRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x32\xa9\r\n\rModelRegistry\x12]\n\x0b\x43reateModel\x12\x1f.headrace.v1.CreateModelRequest\x1a\x12.headrace.v1.Model\"\x19\x82\xd3\xe4\x93\x02\x13\"\n/v1/models:\x05model\x12U\n\x08GetModel\x12\x1c.headrace.v1.GetModelRequest\x1a\x12.headrace.v1.Model\"\x17\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/models/{id}\x12\x61\n\nListModels\x12\x1e.headrace.v1.ListModelsRequest\x1a\x1f.headrace.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12h\n\x0bUpdateModel\x12\x1f.headrace.v1.UpdateModelRequest\x1a\x12.headrace.v1.Model\"$\x82\xd3\xe4\x93\x02\x1e\x32\x15/v1/models/{model.id}:\x05model\x12_\n\x0b\x44\x65leteModel\x12\x1f.headrace.v1.DeleteModelRequest\x1a\x16.google.protobuf.Empty\"\x17\x82\xd3\xe4\x93\x02\x11*\x0f/v1/models/{id}\x12v\n\rSetModelAlias\x12!.headrace.v1.SetModelAliasRequest\x1a\x17.headrace.v1.ModelAlias\")\x82\xd3\xe4\x93\x02#\"\x1e/v1/models/{model_id}:setAlias:\x01*\x12\x86\x01\n\x10ListModelAliases\x12$.headrace.v1.ListModelAliasesRequest\x1a%.headrace.v1.ListModelAliasesResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/models/{model_id}/aliases\x12\x7f\n\x10\x44\x65leteModelAlias\x12$.headrace.v1.DeleteModelAliasRequest\x1a\x16.google.protobuf.Empty\"-\x82\xd3\xe4\x93\x02\'*%/v1/models/{model_id}/aliases/{alias}\x12\x9a\x01\n\x15ListModelAliasPeriods\x12).headrace.v1.ListModelAliasPeriodsRequest\x1a*.headrace.v1.ListModelAliasPeriodsResponse\"*\x82\xd3\xe4\x93\x02$\x12\"/v1/models/{model_id}/aliasPeriods\x12\x85\x01\n\x13\x43reateConfiguration\x12\'.headrace.v1.CreateConfigurationRequest\x1a\x1a.headrace.v1.Configuration\")\x82\xd3\xe4\x93\x02#\"\x12/v1/configurations:\rconfiguration\x12u\n\x10GetConfiguration\x12$.headrace.v1.GetConfigurationRequest\x1a\x1a.headrace.v1.Configuration\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/configurations/{id}\x12\x81\x01\n\x12ListConfigurations\x12&.headrace.v1.ListConfigurationsRequest\x1a\'.headrace.v1.ListConfigurationsResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/configurations\x12\x98\x01\n\x13UpdateConfiguration\x12\'.headrace.v1.UpdateConfigurationRequest\x1a\x1a.headrace.v1.Configuration\"<\x82\xd3\xe4\x93\x02\x36\x32%/v1/configurations/{configuration.id}:\rconfiguration\x12w\n\x13\x44\x65leteConfiguration\x12\'.headrace.v1.DeleteConfigurationRequest\x1a\x16.google.protobuf.Empty\"\x1f\x82\xd3\xe4\x93\x02\x19*\x17/v1/configurations/{id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,14 +49,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETMODELALIASREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\002'
   _globals['_SETMODELALIASREQUEST'].fields_by_name['alias']._loaded_options = None
   _globals['_SETMODELALIASREQUEST'].fields_by_name['alias']._serialized_options = b'\342A\001\002'
-  _globals['_SETMODELALIASREQUEST'].fields_by_name['result_id']._loaded_options = None
-  _globals['_SETMODELALIASREQUEST'].fields_by_name['result_id']._serialized_options = b'\342A\001\002'
   _globals['_LISTMODELALIASESREQUEST'].fields_by_name['model_id']._loaded_options = None
   _globals['_LISTMODELALIASESREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\002'
   _globals['_DELETEMODELALIASREQUEST'].fields_by_name['model_id']._loaded_options = None
   _globals['_DELETEMODELALIASREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\002'
   _globals['_DELETEMODELALIASREQUEST'].fields_by_name['alias']._loaded_options = None
   _globals['_DELETEMODELALIASREQUEST'].fields_by_name['alias']._serialized_options = b'\342A\001\002'
+  _globals['_LISTMODELALIASPERIODSREQUEST'].fields_by_name['model_id']._loaded_options = None
+  _globals['_LISTMODELALIASPERIODSREQUEST'].fields_by_name['model_id']._serialized_options = b'\342A\001\002'
   _globals['_CREATECONFIGURATIONREQUEST'].fields_by_name['configuration']._loaded_options = None
   _globals['_CREATECONFIGURATIONREQUEST'].fields_by_name['configuration']._serialized_options = b'\342A\001\002'
   _globals['_GETCONFIGURATIONREQUEST'].fields_by_name['id']._loaded_options = None
@@ -81,6 +81,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELREGISTRY'].methods_by_name['ListModelAliases']._serialized_options = b'\202\323\344\223\002\037\022\035/v1/models/{model_id}/aliases'
   _globals['_MODELREGISTRY'].methods_by_name['DeleteModelAlias']._loaded_options = None
   _globals['_MODELREGISTRY'].methods_by_name['DeleteModelAlias']._serialized_options = b'\202\323\344\223\002\'*%/v1/models/{model_id}/aliases/{alias}'
+  _globals['_MODELREGISTRY'].methods_by_name['ListModelAliasPeriods']._loaded_options = None
+  _globals['_MODELREGISTRY'].methods_by_name['ListModelAliasPeriods']._serialized_options = b'\202\323\344\223\002$\022\"/v1/models/{model_id}/aliasPeriods'
   _globals['_MODELREGISTRY'].methods_by_name['CreateConfiguration']._loaded_options = None
   _globals['_MODELREGISTRY'].methods_by_name['CreateConfiguration']._serialized_options = b'\202\323\344\223\002#\"\022/v1/configurations:\rconfiguration'
   _globals['_MODELREGISTRY'].methods_by_name['GetConfiguration']._loaded_options = None
@@ -103,26 +105,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEMODELREQUEST']._serialized_end=700
   _globals['_DELETEMODELREQUEST']._serialized_start=702
   _globals['_DELETEMODELREQUEST']._serialized_end=740
-  _globals['_SETMODELALIASREQUEST']._serialized_start=742
-  _globals['_SETMODELALIASREQUEST']._serialized_end=834
-  _globals['_LISTMODELALIASESREQUEST']._serialized_start=836
-  _globals['_LISTMODELALIASESREQUEST']._serialized_end=924
-  _globals['_LISTMODELALIASESRESPONSE']._serialized_start=926
-  _globals['_LISTMODELALIASESRESPONSE']._serialized_end=1019
-  _globals['_DELETEMODELALIASREQUEST']._serialized_start=1021
-  _globals['_DELETEMODELALIASREQUEST']._serialized_end=1091
-  _globals['_CREATECONFIGURATIONREQUEST']._serialized_start=1093
-  _globals['_CREATECONFIGURATIONREQUEST']._serialized_end=1178
-  _globals['_GETCONFIGURATIONREQUEST']._serialized_start=1180
-  _globals['_GETCONFIGURATIONREQUEST']._serialized_end=1223
-  _globals['_LISTCONFIGURATIONSREQUEST']._serialized_start=1225
-  _globals['_LISTCONFIGURATIONSREQUEST']._serialized_end=1323
-  _globals['_LISTCONFIGURATIONSRESPONSE']._serialized_start=1325
-  _globals['_LISTCONFIGURATIONSRESPONSE']._serialized_end=1430
-  _globals['_UPDATECONFIGURATIONREQUEST']._serialized_start=1433
-  _globals['_UPDATECONFIGURATIONREQUEST']._serialized_end=1567
-  _globals['_DELETECONFIGURATIONREQUEST']._serialized_start=1569
-  _globals['_DELETECONFIGURATIONREQUEST']._serialized_end=1615
-  _globals['_MODELREGISTRY']._serialized_start=1618
-  _globals['_MODELREGISTRY']._serialized_end=3166
+  _globals['_SETMODELALIASREQUEST']._serialized_start=743
+  _globals['_SETMODELALIASREQUEST']._serialized_end=902
+  _globals['_LISTMODELALIASESREQUEST']._serialized_start=904
+  _globals['_LISTMODELALIASESREQUEST']._serialized_end=992
+  _globals['_LISTMODELALIASESRESPONSE']._serialized_start=994
+  _globals['_LISTMODELALIASESRESPONSE']._serialized_end=1087
+  _globals['_DELETEMODELALIASREQUEST']._serialized_start=1089
+  _globals['_DELETEMODELALIASREQUEST']._serialized_end=1215
+  _globals['_LISTMODELALIASPERIODSREQUEST']._serialized_start=1217
+  _globals['_LISTMODELALIASPERIODSREQUEST']._serialized_end=1325
+  _globals['_LISTMODELALIASPERIODSRESPONSE']._serialized_start=1327
+  _globals['_LISTMODELALIASPERIODSRESPONSE']._serialized_end=1431
+  _globals['_CREATECONFIGURATIONREQUEST']._serialized_start=1433
+  _globals['_CREATECONFIGURATIONREQUEST']._serialized_end=1518
+  _globals['_GETCONFIGURATIONREQUEST']._serialized_start=1520
+  _globals['_GETCONFIGURATIONREQUEST']._serialized_end=1563
+  _globals['_LISTCONFIGURATIONSREQUEST']._serialized_start=1565
+  _globals['_LISTCONFIGURATIONSREQUEST']._serialized_end=1663
+  _globals['_LISTCONFIGURATIONSRESPONSE']._serialized_start=1665
+  _globals['_LISTCONFIGURATIONSRESPONSE']._serialized_end=1770
+  _globals['_UPDATECONFIGURATIONREQUEST']._serialized_start=1773
+  _globals['_UPDATECONFIGURATIONREQUEST']._serialized_end=1907
+  _globals['_DELETECONFIGURATIONREQUEST']._serialized_start=1909
+  _globals['_DELETECONFIGURATIONREQUEST']._serialized_end=1955
+  _globals['_MODELREGISTRY']._serialized_start=1958
+  _globals['_MODELREGISTRY']._serialized_end=3663
 # @@protoc_insertion_point(module_scope)

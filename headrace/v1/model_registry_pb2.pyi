@@ -63,14 +63,18 @@ class DeleteModelRequest(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class SetModelAliasRequest(_message.Message):
-    __slots__ = ("model_id", "alias", "result_id")
+    __slots__ = ("model_id", "alias", "result_id", "version", "expected_result_id")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     RESULT_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     model_id: int
     alias: str
     result_id: int
-    def __init__(self, model_id: _Optional[int] = ..., alias: _Optional[str] = ..., result_id: _Optional[int] = ...) -> None: ...
+    version: int
+    expected_result_id: int
+    def __init__(self, model_id: _Optional[int] = ..., alias: _Optional[str] = ..., result_id: _Optional[int] = ..., version: _Optional[int] = ..., expected_result_id: _Optional[int] = ...) -> None: ...
 
 class ListModelAliasesRequest(_message.Message):
     __slots__ = ("model_id", "page_size", "page_token")
@@ -91,12 +95,34 @@ class ListModelAliasesResponse(_message.Message):
     def __init__(self, aliases: _Optional[_Iterable[_Union[_model_pb2.ModelAlias, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class DeleteModelAliasRequest(_message.Message):
-    __slots__ = ("model_id", "alias")
+    __slots__ = ("model_id", "alias", "expected_result_id")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     model_id: int
     alias: str
-    def __init__(self, model_id: _Optional[int] = ..., alias: _Optional[str] = ...) -> None: ...
+    expected_result_id: int
+    def __init__(self, model_id: _Optional[int] = ..., alias: _Optional[str] = ..., expected_result_id: _Optional[int] = ...) -> None: ...
+
+class ListModelAliasPeriodsRequest(_message.Message):
+    __slots__ = ("model_id", "page_size", "page_token", "alias")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    model_id: int
+    page_size: int
+    page_token: str
+    alias: str
+    def __init__(self, model_id: _Optional[int] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., alias: _Optional[str] = ...) -> None: ...
+
+class ListModelAliasPeriodsResponse(_message.Message):
+    __slots__ = ("periods", "next_page_token")
+    PERIODS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    periods: _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelAliasPeriod]
+    next_page_token: str
+    def __init__(self, periods: _Optional[_Iterable[_Union[_model_pb2.ModelAliasPeriod, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class CreateConfigurationRequest(_message.Message):
     __slots__ = ("configuration",)

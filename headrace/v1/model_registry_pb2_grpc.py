@@ -78,6 +78,11 @@ class ModelRegistryStub:
                 request_serializer=headrace_dot_v1_dot_model__registry__pb2.DeleteModelAliasRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
+        self.ListModelAliasPeriods = channel.unary_unary(
+                '/headrace.v1.ModelRegistry/ListModelAliasPeriods',
+                request_serializer=headrace_dot_v1_dot_model__registry__pb2.ListModelAliasPeriodsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_model__registry__pb2.ListModelAliasPeriodsResponse.FromString,
+                _registered_method=True)
         self.CreateConfiguration = channel.unary_unary(
                 '/headrace.v1.ModelRegistry/CreateConfiguration',
                 request_serializer=headrace_dot_v1_dot_model__registry__pb2.CreateConfigurationRequest.SerializeToString,
@@ -145,7 +150,7 @@ class ModelRegistryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetModelAlias(self, request, context):
-        """Points an alias at a finished result of the model, atomically.
+        """Points an alias at a finished result of the model, atomically: readers see the old result or the new one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +165,13 @@ class ModelRegistryServicer:
 
     def DeleteModelAlias(self, request, context):
         """Removes an alias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModelAliasPeriods(self, request, context):
+        """Where aliases of a model pointed and since when, newest first; those of deleted aliases too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,6 +254,11 @@ def add_ModelRegistryServicer_to_server(servicer, server):
                     servicer.DeleteModelAlias,
                     request_deserializer=headrace_dot_v1_dot_model__registry__pb2.DeleteModelAliasRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'ListModelAliasPeriods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModelAliasPeriods,
+                    request_deserializer=headrace_dot_v1_dot_model__registry__pb2.ListModelAliasPeriodsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_model__registry__pb2.ListModelAliasPeriodsResponse.SerializeToString,
             ),
             'CreateConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateConfiguration,
@@ -486,6 +503,33 @@ class ModelRegistry:
             '/headrace.v1.ModelRegistry/DeleteModelAlias',
             headrace_dot_v1_dot_model__registry__pb2.DeleteModelAliasRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModelAliasPeriods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ModelRegistry/ListModelAliasPeriods',
+            headrace_dot_v1_dot_model__registry__pb2.ListModelAliasPeriodsRequest.SerializeToString,
+            headrace_dot_v1_dot_model__registry__pb2.ListModelAliasPeriodsResponse.FromString,
             options,
             channel_credentials,
             insecure,

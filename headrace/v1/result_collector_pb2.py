@@ -35,7 +35,7 @@ from headrace.v1 import result_pb2 as headrace_dot_v1_dot_result__pb2
 from headrace.v1 import stream_pb2 as headrace_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/v1/result_collector.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1cheadrace/v1/deployment.proto\x1a\x17headrace/v1/model.proto\x1a\x18headrace/v1/result.proto\x1a\x18headrace/v1/stream.proto\"$\n\x10GetResultRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\xa8\x01\n\x12ListResultsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x1f\n\x04view\x18\x03 \x01(\x0e\x32\x11.headrace.v1.View\x12\x15\n\rdeployment_id\x18\x04 \x01(\x03\x12\x10\n\x08model_id\x18\x05 \x01(\x03\x12!\n\x05state\x18\x06 \x01(\x0e\x32\x12.headrace.v1.State\"T\n\x13ListResultsResponse\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Result\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x13\x44\x65leteResultRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"S\n\x11ListEpochsRequest\x12\x17\n\tresult_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Q\n\x12ListEpochsResponse\x12\"\n\x06\x65pochs\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Epoch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"W\n\x13WatchResultsRequest\x12\x11\n\tresult_id\x18\x01 \x01(\x03\x12\x15\n\rdeployment_id\x18\x02 \x01(\x03\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\"V\n\x17\x44ownloadArtifactRequest\x12\x17\n\tresult_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"7\n\x1cRenderConfusionMatrixRequest\x12\x17\n\tresult_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\x9e\x02\n\rReportRequest\x12\x11\n\tresult_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cstate_change\x18\x05 \x01(\x0b\x32\x18.headrace.v1.StateChangeH\x00\x12)\n\x08progress\x18\x06 \x01(\x0b\x32\x15.headrace.v1.ProgressH\x00\x12#\n\x05\x65poch\x18\x07 \x01(\x0b\x32\x12.headrace.v1.EpochH\x00\x12\'\n\x07outcome\x18\x08 \x01(\x0b\x32\x14.headrace.v1.OutcomeH\x00\x42\x07\n\x05\x65vent\"S\n\x0bStateChange\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.headrace.v1.State\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\xa2\x03\n\x07Outcome\x12*\n\x07metrics\x18\x01 \x01(\x0b\x32\x19.headrace.v1.SplitMetrics\x12\x30\n\rtraining_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0creading_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x06stream\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Stream\x12/\n\x08settings\x18\x05 \x01(\x0b\x32\x1d.headrace.v1.TrainingSettings\x12\x36\n\x10\x63onfusion_matrix\x18\x06 \x01(\x0b\x32\x1c.headrace.v1.ConfusionMatrix\x12\x19\n\x11\x66ramework_version\x18\x07 \x01(\t\x12\x15\n\rsandbox_level\x18\x08 \x01(\t\x12,\n\x0bsplit_sizes\x18\t \x01(\x0b\x32\x17.headrace.v1.SplitSizes\x12\x1a\n\x12\x64\x65\x63ode_error_count\x18\n \x01(\x03\"H\n\x0eReportResponse\x12\x11\n\tacked_seq\x18\x01 \x01(\x03\x12\x13\n\x0bresume_from\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x65nced\x18\x03 \x01(\x08\"A\n\x10GetUploadRequest\x12\x17\n\tresult_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"#\n\x11GetUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\"]\n\x15UploadArtifactRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.headrace.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"k\n\x0cUploadHeader\x12\x11\n\tresult_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\'\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x15.headrace.v1.Artifact\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x32\xc9\x08\n\x0fResultCollector\x12Y\n\tGetResult\x12\x1d.headrace.v1.GetResultRequest\x1a\x13.headrace.v1.Result\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/results/{id}\x12\x65\n\x0bListResults\x12\x1f.headrace.v1.ListResultsRequest\x1a .headrace.v1.ListResultsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/results\x12\x62\n\x0c\x44\x65leteResult\x12 .headrace.v1.DeleteResultRequest\x1a\x16.google.protobuf.Empty\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/results/{id}\x12u\n\nListEpochs\x12\x1e.headrace.v1.ListEpochsRequest\x1a\x1f.headrace.v1.ListEpochsResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/results/{result_id}/epochs\x12\x9c\x01\n\x0cWatchResults\x12 .headrace.v1.WatchResultsRequest\x1a\x18.headrace.v1.ResultEvent\"N\x82\xd3\xe4\x93\x02H\x12\x1d/v1/results/{result_id}:watchZ\'\x12%/v1/deployments/{deployment_id}:watch0\x01\x12\x8b\x01\n\x10\x44ownloadArtifact\x12$.headrace.v1.DownloadArtifactRequest\x1a\x14.google.api.HttpBody\"9\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/results/{result_id}/artifacts/{name}:download0\x01\x12\x89\x01\n\x15RenderConfusionMatrix\x12).headrace.v1.RenderConfusionMatrixRequest\x1a\x14.google.api.HttpBody\"/\x82\xd3\xe4\x93\x02)\x12\'/v1/results/{result_id}:confusionMatrix\x12\x45\n\x06Report\x12\x1a.headrace.v1.ReportRequest\x1a\x1b.headrace.v1.ReportResponse(\x01\x30\x01\x12J\n\tGetUpload\x12\x1d.headrace.v1.GetUploadRequest\x1a\x1e.headrace.v1.GetUploadResponse\x12M\n\x0eUploadArtifact\x12\".headrace.v1.UploadArtifactRequest\x1a\x15.headrace.v1.Artifact(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"headrace/v1/result_collector.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/httpbody.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1cheadrace/v1/deployment.proto\x1a\x17headrace/v1/model.proto\x1a\x18headrace/v1/result.proto\x1a\x18headrace/v1/stream.proto\"$\n\x10GetResultRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\xa8\x01\n\x12ListResultsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x1f\n\x04view\x18\x03 \x01(\x0e\x32\x11.headrace.v1.View\x12\x15\n\rdeployment_id\x18\x04 \x01(\x03\x12\x10\n\x08model_id\x18\x05 \x01(\x03\x12!\n\x05state\x18\x06 \x01(\x0e\x32\x12.headrace.v1.State\"T\n\x13ListResultsResponse\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Result\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"1\n\x15\x43ompareResultsRequest\x12\x18\n\nresult_ids\x18\x01 \x03(\x03\x42\x04\xe2\x41\x01\x02\"j\n\x16\x43ompareResultsResponse\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Result\x12*\n\x06values\x18\x02 \x03(\x0b\x32\x1a.headrace.v1.ComparedValue\">\n\rComparedValue\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x0f\n\x07\x64iffers\x18\x03 \x01(\x08\"\'\n\x13\x44\x65leteResultRequest\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"S\n\x11ListEpochsRequest\x12\x17\n\tresult_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Q\n\x12ListEpochsResponse\x12\"\n\x06\x65pochs\x18\x01 \x03(\x0b\x32\x12.headrace.v1.Epoch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"W\n\x13WatchResultsRequest\x12\x11\n\tresult_id\x18\x01 \x01(\x03\x12\x15\n\rdeployment_id\x18\x02 \x01(\x03\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\"V\n\x17\x44ownloadArtifactRequest\x12\x17\n\tresult_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"7\n\x1cRenderConfusionMatrixRequest\x12\x17\n\tresult_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"\x9e\x02\n\rReportRequest\x12\x11\n\tresult_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cstate_change\x18\x05 \x01(\x0b\x32\x18.headrace.v1.StateChangeH\x00\x12)\n\x08progress\x18\x06 \x01(\x0b\x32\x15.headrace.v1.ProgressH\x00\x12#\n\x05\x65poch\x18\x07 \x01(\x0b\x32\x12.headrace.v1.EpochH\x00\x12\'\n\x07outcome\x18\x08 \x01(\x0b\x32\x14.headrace.v1.OutcomeH\x00\x42\x07\n\x05\x65vent\"S\n\x0bStateChange\x12!\n\x05state\x18\x01 \x01(\x0e\x32\x12.headrace.v1.State\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\xa2\x03\n\x07Outcome\x12*\n\x07metrics\x18\x01 \x01(\x0b\x32\x19.headrace.v1.SplitMetrics\x12\x30\n\rtraining_time\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0creading_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x06stream\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Stream\x12/\n\x08settings\x18\x05 \x01(\x0b\x32\x1d.headrace.v1.TrainingSettings\x12\x36\n\x10\x63onfusion_matrix\x18\x06 \x01(\x0b\x32\x1c.headrace.v1.ConfusionMatrix\x12\x19\n\x11\x66ramework_version\x18\x07 \x01(\t\x12\x15\n\rsandbox_level\x18\x08 \x01(\t\x12,\n\x0bsplit_sizes\x18\t \x01(\x0b\x32\x17.headrace.v1.SplitSizes\x12\x1a\n\x12\x64\x65\x63ode_error_count\x18\n \x01(\x03\"H\n\x0eReportResponse\x12\x11\n\tacked_seq\x18\x01 \x01(\x03\x12\x13\n\x0bresume_from\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x65nced\x18\x03 \x01(\x08\"A\n\x10GetUploadRequest\x12\x17\n\tresult_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x14\n\x06sha256\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"#\n\x11GetUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\"]\n\x15UploadArtifactRequest\x12+\n\x06header\x18\x01 \x01(\x0b\x32\x19.headrace.v1.UploadHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"k\n\x0cUploadHeader\x12\x11\n\tresult_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\'\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x15.headrace.v1.Artifact\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x32\xc1\t\n\x0fResultCollector\x12Y\n\tGetResult\x12\x1d.headrace.v1.GetResultRequest\x1a\x13.headrace.v1.Result\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/results/{id}\x12\x65\n\x0bListResults\x12\x1f.headrace.v1.ListResultsRequest\x1a .headrace.v1.ListResultsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/results\x12v\n\x0e\x43ompareResults\x12\".headrace.v1.CompareResultsRequest\x1a#.headrace.v1.CompareResultsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/results:compare\x12\x62\n\x0c\x44\x65leteResult\x12 .headrace.v1.DeleteResultRequest\x1a\x16.google.protobuf.Empty\"\x18\x82\xd3\xe4\x93\x02\x12*\x10/v1/results/{id}\x12u\n\nListEpochs\x12\x1e.headrace.v1.ListEpochsRequest\x1a\x1f.headrace.v1.ListEpochsResponse\"&\x82\xd3\xe4\x93\x02 \x12\x1e/v1/results/{result_id}/epochs\x12\x9c\x01\n\x0cWatchResults\x12 .headrace.v1.WatchResultsRequest\x1a\x18.headrace.v1.ResultEvent\"N\x82\xd3\xe4\x93\x02H\x12\x1d/v1/results/{result_id}:watchZ\'\x12%/v1/deployments/{deployment_id}:watch0\x01\x12\x8b\x01\n\x10\x44ownloadArtifact\x12$.headrace.v1.DownloadArtifactRequest\x1a\x14.google.api.HttpBody\"9\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/results/{result_id}/artifacts/{name}:download0\x01\x12\x89\x01\n\x15RenderConfusionMatrix\x12).headrace.v1.RenderConfusionMatrixRequest\x1a\x14.google.api.HttpBody\"/\x82\xd3\xe4\x93\x02)\x12\'/v1/results/{result_id}:confusionMatrix\x12\x45\n\x06Report\x12\x1a.headrace.v1.ReportRequest\x1a\x1b.headrace.v1.ReportResponse(\x01\x30\x01\x12J\n\tGetUpload\x12\x1d.headrace.v1.GetUploadRequest\x1a\x1e.headrace.v1.GetUploadResponse\x12M\n\x0eUploadArtifact\x12\".headrace.v1.UploadArtifactRequest\x1a\x15.headrace.v1.Artifact(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETRESULTREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_GETRESULTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
+  _globals['_COMPARERESULTSREQUEST'].fields_by_name['result_ids']._loaded_options = None
+  _globals['_COMPARERESULTSREQUEST'].fields_by_name['result_ids']._serialized_options = b'\342A\001\002'
   _globals['_DELETERESULTREQUEST'].fields_by_name['id']._loaded_options = None
   _globals['_DELETERESULTREQUEST'].fields_by_name['id']._serialized_options = b'\342A\001\002'
   _globals['_LISTEPOCHSREQUEST'].fields_by_name['result_id']._loaded_options = None
@@ -62,6 +64,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESULTCOLLECTOR'].methods_by_name['GetResult']._serialized_options = b'\202\323\344\223\002\022\022\020/v1/results/{id}'
   _globals['_RESULTCOLLECTOR'].methods_by_name['ListResults']._loaded_options = None
   _globals['_RESULTCOLLECTOR'].methods_by_name['ListResults']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/results'
+  _globals['_RESULTCOLLECTOR'].methods_by_name['CompareResults']._loaded_options = None
+  _globals['_RESULTCOLLECTOR'].methods_by_name['CompareResults']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/results:compare'
   _globals['_RESULTCOLLECTOR'].methods_by_name['DeleteResult']._loaded_options = None
   _globals['_RESULTCOLLECTOR'].methods_by_name['DeleteResult']._serialized_options = b'\202\323\344\223\002\022*\020/v1/results/{id}'
   _globals['_RESULTCOLLECTOR'].methods_by_name['ListEpochs']._loaded_options = None
@@ -78,34 +82,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTRESULTSREQUEST']._serialized_end=574
   _globals['_LISTRESULTSRESPONSE']._serialized_start=576
   _globals['_LISTRESULTSRESPONSE']._serialized_end=660
-  _globals['_DELETERESULTREQUEST']._serialized_start=662
-  _globals['_DELETERESULTREQUEST']._serialized_end=701
-  _globals['_LISTEPOCHSREQUEST']._serialized_start=703
-  _globals['_LISTEPOCHSREQUEST']._serialized_end=786
-  _globals['_LISTEPOCHSRESPONSE']._serialized_start=788
-  _globals['_LISTEPOCHSRESPONSE']._serialized_end=869
-  _globals['_WATCHRESULTSREQUEST']._serialized_start=871
-  _globals['_WATCHRESULTSREQUEST']._serialized_end=958
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=960
-  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=1046
-  _globals['_RENDERCONFUSIONMATRIXREQUEST']._serialized_start=1048
-  _globals['_RENDERCONFUSIONMATRIXREQUEST']._serialized_end=1103
-  _globals['_REPORTREQUEST']._serialized_start=1106
-  _globals['_REPORTREQUEST']._serialized_end=1392
-  _globals['_STATECHANGE']._serialized_start=1394
-  _globals['_STATECHANGE']._serialized_end=1477
-  _globals['_OUTCOME']._serialized_start=1480
-  _globals['_OUTCOME']._serialized_end=1898
-  _globals['_REPORTRESPONSE']._serialized_start=1900
-  _globals['_REPORTRESPONSE']._serialized_end=1972
-  _globals['_GETUPLOADREQUEST']._serialized_start=1974
-  _globals['_GETUPLOADREQUEST']._serialized_end=2039
-  _globals['_GETUPLOADRESPONSE']._serialized_start=2041
-  _globals['_GETUPLOADRESPONSE']._serialized_end=2076
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=2078
-  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=2171
-  _globals['_UPLOADHEADER']._serialized_start=2173
-  _globals['_UPLOADHEADER']._serialized_end=2280
-  _globals['_RESULTCOLLECTOR']._serialized_start=2283
-  _globals['_RESULTCOLLECTOR']._serialized_end=3380
+  _globals['_COMPARERESULTSREQUEST']._serialized_start=662
+  _globals['_COMPARERESULTSREQUEST']._serialized_end=711
+  _globals['_COMPARERESULTSRESPONSE']._serialized_start=713
+  _globals['_COMPARERESULTSRESPONSE']._serialized_end=819
+  _globals['_COMPAREDVALUE']._serialized_start=821
+  _globals['_COMPAREDVALUE']._serialized_end=883
+  _globals['_DELETERESULTREQUEST']._serialized_start=885
+  _globals['_DELETERESULTREQUEST']._serialized_end=924
+  _globals['_LISTEPOCHSREQUEST']._serialized_start=926
+  _globals['_LISTEPOCHSREQUEST']._serialized_end=1009
+  _globals['_LISTEPOCHSRESPONSE']._serialized_start=1011
+  _globals['_LISTEPOCHSRESPONSE']._serialized_end=1092
+  _globals['_WATCHRESULTSREQUEST']._serialized_start=1094
+  _globals['_WATCHRESULTSREQUEST']._serialized_end=1181
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_start=1183
+  _globals['_DOWNLOADARTIFACTREQUEST']._serialized_end=1269
+  _globals['_RENDERCONFUSIONMATRIXREQUEST']._serialized_start=1271
+  _globals['_RENDERCONFUSIONMATRIXREQUEST']._serialized_end=1326
+  _globals['_REPORTREQUEST']._serialized_start=1329
+  _globals['_REPORTREQUEST']._serialized_end=1615
+  _globals['_STATECHANGE']._serialized_start=1617
+  _globals['_STATECHANGE']._serialized_end=1700
+  _globals['_OUTCOME']._serialized_start=1703
+  _globals['_OUTCOME']._serialized_end=2121
+  _globals['_REPORTRESPONSE']._serialized_start=2123
+  _globals['_REPORTRESPONSE']._serialized_end=2195
+  _globals['_GETUPLOADREQUEST']._serialized_start=2197
+  _globals['_GETUPLOADREQUEST']._serialized_end=2262
+  _globals['_GETUPLOADRESPONSE']._serialized_start=2264
+  _globals['_GETUPLOADRESPONSE']._serialized_end=2299
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_start=2301
+  _globals['_UPLOADARTIFACTREQUEST']._serialized_end=2394
+  _globals['_UPLOADHEADER']._serialized_start=2396
+  _globals['_UPLOADHEADER']._serialized_end=2503
+  _globals['_RESULTCOLLECTOR']._serialized_start=2506
+  _globals['_RESULTCOLLECTOR']._serialized_end=3723
 # @@protoc_insertion_point(module_scope)

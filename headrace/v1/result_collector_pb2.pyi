@@ -49,6 +49,30 @@ class ListResultsResponse(_message.Message):
     next_page_token: str
     def __init__(self, results: _Optional[_Iterable[_Union[_result_pb2.Result, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class CompareResultsRequest(_message.Message):
+    __slots__ = ("result_ids",)
+    RESULT_IDS_FIELD_NUMBER: _ClassVar[int]
+    result_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, result_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class CompareResultsResponse(_message.Message):
+    __slots__ = ("results", "values")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[_result_pb2.Result]
+    values: _containers.RepeatedCompositeFieldContainer[ComparedValue]
+    def __init__(self, results: _Optional[_Iterable[_Union[_result_pb2.Result, _Mapping]]] = ..., values: _Optional[_Iterable[_Union[ComparedValue, _Mapping]]] = ...) -> None: ...
+
+class ComparedValue(_message.Message):
+    __slots__ = ("name", "values", "differs")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    DIFFERS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    differs: bool
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ..., differs: _Optional[bool] = ...) -> None: ...
+
 class DeleteResultRequest(_message.Message):
     __slots__ = ("id",)
     ID_FIELD_NUMBER: _ClassVar[int]

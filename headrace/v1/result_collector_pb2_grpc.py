@@ -48,6 +48,11 @@ class ResultCollectorStub:
                 request_serializer=headrace_dot_v1_dot_result__collector__pb2.ListResultsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_result__collector__pb2.ListResultsResponse.FromString,
                 _registered_method=True)
+        self.CompareResults = channel.unary_unary(
+                '/headrace.v1.ResultCollector/CompareResults',
+                request_serializer=headrace_dot_v1_dot_result__collector__pb2.CompareResultsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_result__collector__pb2.CompareResultsResponse.FromString,
+                _registered_method=True)
         self.DeleteResult = channel.unary_unary(
                 '/headrace.v1.ResultCollector/DeleteResult',
                 request_serializer=headrace_dot_v1_dot_result__collector__pb2.DeleteResultRequest.SerializeToString,
@@ -108,6 +113,13 @@ class ResultCollectorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareResults(self, request, context):
+        """Results side by side: every setting, what they were trained on and with, and their metrics, differences marked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteResult(self, request, context):
         """Deletes an ended result that no inference uses, and its artifacts where no other has the same.
         """
@@ -138,7 +150,7 @@ class ResultCollectorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenderConfusionMatrix(self, request, context):
-        """The confusion matrix as a PNG.
+        """The confusion matrix as a PNG: counts, and colours by the part of each true class.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -177,6 +189,11 @@ def add_ResultCollectorServicer_to_server(servicer, server):
                     servicer.ListResults,
                     request_deserializer=headrace_dot_v1_dot_result__collector__pb2.ListResultsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_result__collector__pb2.ListResultsResponse.SerializeToString,
+            ),
+            'CompareResults': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareResults,
+                    request_deserializer=headrace_dot_v1_dot_result__collector__pb2.CompareResultsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_result__collector__pb2.CompareResultsResponse.SerializeToString,
             ),
             'DeleteResult': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteResult,
@@ -274,6 +291,33 @@ class ResultCollector:
             '/headrace.v1.ResultCollector/ListResults',
             headrace_dot_v1_dot_result__collector__pb2.ListResultsRequest.SerializeToString,
             headrace_dot_v1_dot_result__collector__pb2.ListResultsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareResults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ResultCollector/CompareResults',
+            headrace_dot_v1_dot_result__collector__pb2.CompareResultsRequest.SerializeToString,
+            headrace_dot_v1_dot_result__collector__pb2.CompareResultsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -92,7 +92,7 @@ class SplitSizes(_message.Message):
     def __init__(self, training: _Optional[int] = ..., validation: _Optional[int] = ..., test: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "deployment_id", "model_id", "version", "attempt", "state", "error", "progress", "metrics", "training_time", "reading_time", "stream", "settings", "artifacts", "confusion_matrix", "code_sha256", "framework_version", "sandbox_level", "aliases", "model_name", "split_sizes", "decode_error_count", "start_time", "end_time", "framework", "imports", "code")
+    __slots__ = ("id", "create_time", "update_time", "deployment_id", "model_id", "version", "attempt", "state", "error", "progress", "metrics", "training_time", "reading_time", "stream", "settings", "artifacts", "confusion_matrix", "code_sha256", "framework_version", "sandbox_level", "aliases", "model_name", "split_sizes", "decode_error_count", "start_time", "end_time", "framework", "imports", "code", "queue")
     ID_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +122,7 @@ class Result(_message.Message):
     FRAMEWORK_FIELD_NUMBER: _ClassVar[int]
     IMPORTS_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
@@ -151,7 +152,8 @@ class Result(_message.Message):
     framework: _model_pb2.Framework
     imports: str
     code: str
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., model_id: _Optional[int] = ..., version: _Optional[int] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[_deployment_pb2.State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., metrics: _Optional[_Union[SplitMetrics, _Mapping]] = ..., training_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reading_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[_Union[_stream_pb2.Stream, _Mapping]] = ..., settings: _Optional[_Union[_deployment_pb2.TrainingSettings, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., confusion_matrix: _Optional[_Union[ConfusionMatrix, _Mapping]] = ..., code_sha256: _Optional[str] = ..., framework_version: _Optional[str] = ..., sandbox_level: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., model_name: _Optional[str] = ..., split_sizes: _Optional[_Union[SplitSizes, _Mapping]] = ..., decode_error_count: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., framework: _Optional[_Union[_model_pb2.Framework, str]] = ..., imports: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+    queue: _deployment_pb2.QueuePlace
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., model_id: _Optional[int] = ..., version: _Optional[int] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[_deployment_pb2.State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., metrics: _Optional[_Union[SplitMetrics, _Mapping]] = ..., training_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reading_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[_Union[_stream_pb2.Stream, _Mapping]] = ..., settings: _Optional[_Union[_deployment_pb2.TrainingSettings, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., confusion_matrix: _Optional[_Union[ConfusionMatrix, _Mapping]] = ..., code_sha256: _Optional[str] = ..., framework_version: _Optional[str] = ..., sandbox_level: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., model_name: _Optional[str] = ..., split_sizes: _Optional[_Union[SplitSizes, _Mapping]] = ..., decode_error_count: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., framework: _Optional[_Union[_model_pb2.Framework, str]] = ..., imports: _Optional[str] = ..., code: _Optional[str] = ..., queue: _Optional[_Union[_deployment_pb2.QueuePlace, _Mapping]] = ...) -> None: ...
 
 class Epoch(_message.Message):
     __slots__ = ("result_id", "attempt", "number", "metrics", "step", "end_time")
@@ -170,7 +172,7 @@ class Epoch(_message.Message):
     def __init__(self, result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., number: _Optional[int] = ..., metrics: _Optional[_Union[SplitMetrics, _Mapping]] = ..., step: _Optional[int] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ResultEvent(_message.Message):
-    __slots__ = ("sequence", "result_id", "attempt", "time", "epoch", "progress", "result")
+    __slots__ = ("sequence", "result_id", "attempt", "time", "epoch", "progress", "result", "queue")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +180,7 @@ class ResultEvent(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     result_id: int
     attempt: int
@@ -185,4 +188,5 @@ class ResultEvent(_message.Message):
     epoch: Epoch
     progress: Progress
     result: Result
-    def __init__(self, sequence: _Optional[int] = ..., result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ...) -> None: ...
+    queue: _deployment_pb2.QueuePlace
+    def __init__(self, sequence: _Optional[int] = ..., result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., queue: _Optional[_Union[_deployment_pb2.QueuePlace, _Mapping]] = ...) -> None: ...

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from control_plane.names import trainer_name
-from control_plane.store import Store, configurations, deployments, inferences, models, results, streams
+from control_plane.store import Store, configurations, deployments, inferences, models, reports, results, streams
 from headrace.errors import (
     FailedPrecondition,
     InvalidArgument,
@@ -20,7 +20,16 @@ from headrace.errors import (
     Unavailable,
     Unimplemented,
 )
-from headrace.v1 import configuration_pb2, deployment_pb2, error_pb2, inference_pb2, model_pb2, stream_pb2
+from headrace.v1 import (
+    configuration_pb2,
+    deployment_pb2,
+    error_pb2,
+    inference_pb2,
+    model_pb2,
+    result_collector_pb2,
+    result_pb2,
+    stream_pb2,
+)
 from headrace.v1 import deployment_manager_pb2 as api
 from headrace.v1.deployment_pb2 import Deployment, FrameworkArguments, Resources, TrainingSettings
 from streams.kafka import KafkaSettings
@@ -255,10 +264,119 @@ async def test_those_that_wait_for_a_processor_know_their_place(plane: Managed, 
         store.write_now(partial(results.start_attempt, result_id))
     assert not (await get(plane, both.id)).queue_message
     message = (await get(plane, waiting.id)).queue_message
-    assert "2 models" in message
-    assert "place 1" in message
+    assert message.startswith("2 models wait, the first of them as 1st of 2 in the queue: 2 trainings run, at most 2")
     listed = (await plane.manager.ListDeployments(api.ListDeploymentsRequest())).deployments
     assert [one.queue_message for one in listed] == [message, ""]
+
+
+async def trained(plane: Managed, store: Store, *, stream_id: int = 0) -> result_pb2.Result:
+    """A result that knows its stream; its model and configuration are others by now."""
+    settings = TrainingSettings(batch_size=7, seed=42, confusion_matrix=True)
+    settings.tensorflow.fit_args = "epochs=3"
+    made = await create(plane, new_configuration(store, KERAS, TORCH), settings=settings, stream_id=stream_id)
+    result_id = made.result_ids[0]
+    store.write_now(partial(results.start_attempt, result_id))
+    stream = store.read_now(lambda: streams.get(stream_id)) if stream_id else STREAM
+    known = result_collector_pb2.Outcome(stream=stream)
+    event = result_collector_pb2.ReportRequest(result_id=result_id, attempt=1, seq=1, outcome=known)
+    store.write_now(lambda: reports.store(result_id, 1, [event]))
+
+    def change_model() -> None:
+        model = models.get(plane.world.result(result_id).model_id)
+        model.code, model.name = "model = 'another'", "renamed"
+        models.update(model, "")
+
+    store.write_now(change_model)
+    return plane.world.result(result_id)
+
+
+STREAM = stream_pb2.Stream(
+    id=77,
+    ranges=[stream_pb2.OffsetRange(topic="no-such-topic", partition=1, start=5, end=15)],
+    input_format=stream_pb2.DATA_FORMAT_RAW,
+    input_config={"data_type": "uint8"},
+    validation_rate=0.25,
+    stream_key="mine",
+)
+
+
+async def test_a_result_is_trained_again_as_it_was(plane: Managed, store: Store) -> None:
+    source = await trained(plane, store)
+    again = await create_again(plane, source.id, description="once more")
+    assert (again.from_result_id, again.description) == (source.id, "once more")
+    assert again.settings == source.settings
+    (result_id,) = again.result_ids
+    result = plane.world.result(result_id)
+    for name in ("model_id", "model_name", "framework", "imports", "code", "code_sha256", "settings"):
+        assert getattr(result, name) == getattr(source, name), name
+    # Its own record was never in the catalog; what the result keeps of it is enough.
+    assert again.stream_id == 0
+    awaited = store.read_now(lambda: streams.of_deployment(again.id))
+    assert awaited == STREAM
+    assert [one.has_stream for one in store.read_now(results.active) if one.id == result_id] == [True]
+
+
+async def test_a_result_is_trained_again_after_its_stream_was_deleted(plane: Managed, store: Store) -> None:
+    stream_id = plane.world.stream("recorded")
+    source = await trained(plane, store, stream_id=stream_id)
+    assert (await create_again(plane, source.id)).stream_id == stream_id
+    for one in store.read_now(lambda: deployments.page(before_id=None, limit=9)):
+        for result_id in one.result_ids:
+            store.write_now(partial(results.set_state, result_id, deployment_pb2.STATE_FAILED))
+    store.write_now(lambda: streams.delete(stream_id))
+    again = await create_again(plane, source.id)
+    assert again.stream_id == 0
+    assert store.read_now(lambda: streams.of_deployment(again.id)) == source.stream
+    # An announcement for it comes too late.
+    plane.world.stream("other", again.id)
+    assert store.read_now(lambda: streams.of_deployment(again.id)) == source.stream
+
+
+async def test_what_a_result_says_already_is_refused_beside_it(plane: Managed, store: Store) -> None:
+    source = await trained(plane, store)
+    wrong = Deployment(
+        configuration_id=1, from_result_id=source.id, stream_id=3, settings=TrainingSettings(batch_size=8)
+    )
+    with pytest.raises(InvalidArgument) as refused:
+        await plane.manager.CreateDeployment(api.CreateDeploymentRequest(deployment=wrong))
+    fields = {"deployment.configuration_id", "deployment.settings", "deployment.stream_id"}
+    assert set(bad_fields(refused.value)) == fields
+    with pytest.raises(NotFound) as unknown:
+        await create_again(plane, 99)
+    assert unknown.value.metadata["resource"] == "result"
+    assert set(bad_fields(unknown.value)) == {"deployment.from_result_id"}
+
+
+async def test_a_result_that_never_had_a_stream_is_not_trained_again(plane: Managed, store: Store) -> None:
+    waiting = await create(plane, new_configuration(store, KERAS))
+    with pytest.raises(FailedPrecondition) as refused:
+        await create_again(plane, waiting.result_ids[0])
+    assert refused.value.reason == error_pb2.REASON_WRONG_STATE
+
+
+async def test_an_expired_range_is_not_trained_again(tmp_path: Path, store: Store, kafka: KafkaSettings) -> None:
+    async with managed(tmp_path, store, kafka=kafka.bootstrap_servers) as plane:
+        source = await trained(plane, store)
+        with pytest.raises(FailedPrecondition) as refused:
+            await create_again(plane, source.id)
+    assert refused.value.reason == error_pb2.REASON_DATA_EXPIRED
+    assert refused.value.metadata["resource"] == "result"
+    assert refused.value.metadata["id"] == str(source.id)
+
+
+async def test_training_again_can_be_only_checked(plane: Managed, store: Store) -> None:
+    source = await trained(plane, store)
+    wish = Deployment(from_result_id=source.id, resources=Resources(memory_bytes=5))
+    request = api.CreateDeploymentRequest(deployment=wish, validate_only=True)
+    answer = await plane.manager.CreateDeployment(request)
+    assert (answer.id, answer.from_result_id, answer.settings) == (0, source.id, source.settings)
+    assert answer.resources.memory_bytes == 5
+
+
+async def create_again(plane: Managed, result_id: int, **fields: Any) -> Deployment:
+    wish = Deployment(from_result_id=result_id, **fields)
+    answer: Deployment = await plane.manager.CreateDeployment(api.CreateDeploymentRequest(deployment=wish))
+    return answer
 
 
 async def test_a_training_is_cancelled_within_seconds_and_deleted_with_its_logs(tmp_path: Path, store: Store) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from control_plane.store import results
+from control_plane.store import deployments, reports, results
 from headrace.errors import (
     Aborted,
     AlreadyExists,
@@ -18,7 +18,7 @@ from headrace.errors import (
     NotFound,
     Unavailable,
 )
-from headrace.v1 import configuration_pb2, deployment_pb2, model_pb2
+from headrace.v1 import configuration_pb2, deployment_pb2, model_pb2, result_collector_pb2, result_pb2
 from headrace.v1 import model_registry_pb2 as api
 from tests.control_plane.conftest import Plane
 
@@ -284,3 +284,130 @@ async def test_an_alias_points_to_a_finished_result_of_its_model(plane: Plane) -
     await plane.registry.DeleteModelAlias(api.DeleteModelAliasRequest(model_id=model_id, alias="champion"))
     with pytest.raises(NotFound):
         await plane.registry.DeleteModelAlias(api.DeleteModelAliasRequest(model_id=model_id, alias="champion"))
+
+
+async def finished_versions(plane: Plane, count: int) -> tuple[int, list[int]]:
+    """A model, and finished results of it: its versions 1, 2, …"""
+    first = await plane.training("versioned")
+    (result_id,) = first.result_ids
+    model_id = (await plane.store.read(lambda: results.get(result_id))).model_id
+    ids = [result_id]
+    for _ in range(1, count):
+        wish = deployment_pb2.Deployment(configuration_id=first.configuration_id)
+        more = await plane.store.write(partial(deployments.create, wish))
+        ids += more.result_ids
+    for one in ids:
+        await plane.store.write(partial(finish_version, one))
+    return model_id, ids
+
+
+def finish_version(result_id: int) -> None:
+    """Through the report that a trainer sends."""
+    attempt = results.get(result_id).attempt or results.start_attempt(result_id)
+    results.add_artifact(result_id, attempt, result_pb2.Artifact(name="model.keras", sha256="0" * 64, size_bytes=1))
+    finish = result_collector_pb2.StateChange(state=deployment_pb2.STATE_FINISHED)
+    event = result_collector_pb2.ReportRequest(result_id=result_id, attempt=attempt, seq=1, state_change=finish)
+    reports.store(result_id, attempt, [event])
+
+
+async def periods(plane: Plane, model_id: int, **more: Any) -> list[model_pb2.ModelAliasPeriod]:
+    request = api.ListModelAliasPeriodsRequest(model_id=model_id, **more)
+    return list((await plane.registry.ListModelAliasPeriods(request)).periods)
+
+
+async def test_an_alias_is_moved_by_version_and_keeps_its_history(plane: Plane) -> None:
+    model_id, (first, second) = await finished_versions(plane, 2)
+    move = api.SetModelAliasRequest(model_id=model_id, alias="champion", version=1)
+    assert (await plane.registry.SetModelAlias(move)).result_id == first
+    move.version = 2
+    moved = await plane.registry.SetModelAlias(move)
+    assert (moved.result_id, moved.version) == (second, 2)
+    other = api.SetModelAliasRequest(model_id=model_id, alias="other", result_id=first)
+    await plane.registry.SetModelAlias(other)
+    await plane.registry.DeleteModelAlias(api.DeleteModelAliasRequest(model_id=model_id, alias="champion"))
+    newest, oldest = await periods(plane, model_id, alias="champion")
+    assert (oldest.result_id, oldest.version, oldest.deleted) == (first, 1, False)
+    assert (newest.result_id, newest.version, newest.deleted) == (second, 2, True)
+    assert oldest.start_time.ToNanoseconds() <= oldest.end_time.ToNanoseconds()
+    assert oldest.end_time == newest.start_time == moved.update_time
+    everything = await periods(plane, model_id)
+    assert [one.alias for one in everything] == ["other", "champion", "champion"]
+    assert not everything[0].HasField("end_time")
+
+
+async def test_the_history_of_an_alias_outlives_its_results(plane: Plane) -> None:
+    model_id, (first, second) = await finished_versions(plane, 2)
+    for result_id in (first, second):
+        await plane.registry.SetModelAlias(
+            api.SetModelAliasRequest(model_id=model_id, alias="champion", result_id=result_id)
+        )
+    await plane.store.write(lambda: results.delete(first))
+    assert [one.result_id for one in await periods(plane, model_id)] == [second, first]
+    with pytest.raises(FailedPrecondition):
+        await plane.store.write(lambda: results.delete(second))
+
+
+async def test_the_history_of_aliases_pages(plane: Plane) -> None:
+    model_id, (first, second) = await finished_versions(plane, 2)
+    for number in range(5):
+        to = (first, second)[number % 2]
+        await plane.registry.SetModelAlias(api.SetModelAliasRequest(model_id=model_id, alias="champion", result_id=to))
+    request = api.ListModelAliasPeriodsRequest(model_id=model_id, page_size=2)
+    found: list[int] = []
+    while True:
+        page = await plane.registry.ListModelAliasPeriods(request)
+        found += [one.result_id for one in page.periods]
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    assert found == [first, second, first, second, first]
+
+
+async def test_an_alias_set_where_it_points_has_not_moved(plane: Plane) -> None:
+    model_id, (first,) = await finished_versions(plane, 1)
+    request = api.SetModelAliasRequest(model_id=model_id, alias="champion", result_id=first)
+    answers = [await plane.registry.SetModelAlias(request) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert len(await periods(plane, model_id)) == 1
+
+
+async def test_of_movers_that_expect_the_same_one_wins(plane: Plane) -> None:
+    model_id, (first, second, third) = await finished_versions(plane, 3)
+
+    async def move(result_id: int, expected: int) -> str:
+        request = api.SetModelAliasRequest(
+            model_id=model_id, alias="champion", result_id=result_id, expected_result_id=expected
+        )
+        try:
+            await plane.registry.SetModelAlias(request)
+        except Aborted as lost:
+            return f"{lost.reason_name} {lost.metadata['result_id']}"
+        return ""
+
+    with pytest.raises(Aborted):
+        await plane.registry.SetModelAlias(
+            api.SetModelAliasRequest(model_id=model_id, alias="champion", result_id=first, expected_result_id=second)
+        )
+    assert sorted(await asyncio.gather(*(move(first, 0) for _ in range(5)))) == ["", *[f"STALE_ETAG {first}"] * 4]
+    assert "" in await asyncio.gather(move(second, first), move(third, first))
+    assert len(await periods(plane, model_id)) == 2
+    with pytest.raises(Aborted):
+        await plane.registry.DeleteModelAlias(
+            api.DeleteModelAliasRequest(model_id=model_id, alias="champion", expected_result_id=first)
+        )
+
+
+async def test_an_alias_that_says_not_where_is_refused(plane: Plane) -> None:
+    model_id, (first,) = await finished_versions(plane, 1)
+    for wrong in ({}, {"result_id": first, "version": 1}):
+        with pytest.raises(InvalidArgument) as refused:
+            await plane.registry.SetModelAlias(api.SetModelAliasRequest(model_id=model_id, alias="Not Good", **wrong))
+        assert [bad.field for bad in refused.value.fields] == ["alias", "result_id"]
+    for missing in (-1, 2):
+        with pytest.raises(NotFound) as unknown:
+            await plane.registry.SetModelAlias(
+                api.SetModelAliasRequest(model_id=model_id, alias="champion", version=missing)
+            )
+        assert unknown.value.metadata["version"] == str(missing)
+    with pytest.raises(NotFound):
+        await periods(plane, 99)

@@ -21,10 +21,11 @@ from google.rpc import code_pb2, status_pb2
 
 from control_plane.artifacts import ArtifactStore
 from control_plane.events import Watchers
+from control_plane.queue import Queue
 from control_plane.results import ResultCollector
 from control_plane.store import Store, deployments, reports, results
 from headrace.client import connect, connect_async
-from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unimplemented
+from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from headrace.server import serving
 from headrace.v1 import deployment_pb2, model_pb2, result_pb2, stream_pb2
 from headrace.v1 import result_collector_pb2 as api
@@ -514,7 +515,9 @@ async def test_watchers_joining_at_any_moment_miss_and_double_nothing(plane: Pla
 
 async def test_a_quiet_watch_is_kept_alive_and_ends_after_its_time(store: Store, tmp_path: Path) -> None:
     artifacts = ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "uploads")
-    collector = ResultCollector(store, Watchers(store), artifacts, keep_alive_s=0.1, watch_limit_s=0.5)
+    watchers = Watchers(store)
+    queue = Queue(store, watchers, max_trainings=2)
+    collector = ResultCollector(store, watchers, artifacts, queue, keep_alive_s=0.1, watch_limit_s=0.5)
     await store.write(partial(new_training, "a"))
     service = (add_ResultCollectorServicer_to_server, collector, "headrace.v1.ResultCollector")
     async with serving("127.0.0.1:0", [service]) as server, connect_async(f"127.0.0.1:{server.port}") as channel:
@@ -570,10 +573,95 @@ async def test_a_running_result_is_not_deleted(plane: Plane) -> None:
     assert caught.value.metadata["state"] == "STARTING"
 
 
-async def test_a_picture_of_the_confusion_matrix_comes_later(plane: Plane) -> None:
-    with pytest.raises(Unimplemented) as caught:
-        await plane.collector.RenderConfusionMatrix(api.RenderConfusionMatrixRequest(result_id=1))
-    assert caught.value.reason_name == "NOT_YET"
+async def test_a_confusion_matrix_is_drawn(plane: Plane) -> None:
+    result_id = await new_result(plane)
+    matrix = result_pb2.ConfusionMatrix(labels=["cat", "dog"], counts=[3, 1, 0, 4])
+    async with reporting(plane, result_id) as trainer:
+        await trainer.ask()
+        await trainer.send(api.ReportRequest(seq=1, outcome=api.Outcome(confusion_matrix=matrix)))
+    request = api.RenderConfusionMatrixRequest(result_id=result_id)
+    first, second = await asyncio.gather(*(plane.collector.RenderConfusionMatrix(request) for _ in range(2)))
+    assert first.content_type == "image/png"
+    assert first.data.startswith(b"\x89PNG\r\n")
+    assert first.data == second.data
+
+
+@pytest.mark.parametrize(
+    ("is_asked", "ends", "said"),
+    [
+        (False, FINISHED, "settings.confusion_matrix"),
+        (True, None, "STARTING"),
+        (True, deployment_pb2.STATE_FAILED, "FAILED"),
+        (True, FINISHED, "test_rate"),
+    ],
+)
+async def test_no_confusion_matrix_is_said_with_what_to_set(
+    plane: Plane, is_asked: bool, ends: deployment_pb2.State | None, said: str
+) -> None:
+    result_id = await new_result(plane)
+    await give_artifact(plane, result_id)
+    settings = deployment_pb2.TrainingSettings(confusion_matrix=is_asked)
+    async with reporting(plane, result_id) as trainer:
+        await trainer.ask()
+        await trainer.send(api.ReportRequest(seq=1, outcome=api.Outcome(settings=settings)))
+        if ends is not None:
+            await trainer.send(state(2, ends, "over" if ends != FINISHED else ""))
+    with pytest.raises(FailedPrecondition) as caught:
+        await plane.collector.RenderConfusionMatrix(api.RenderConfusionMatrixRequest(result_id=result_id))
+    assert caught.value.reason_name == "WRONG_STATE"
+    assert said in caught.value.message
+
+
+async def test_a_confusion_matrix_of_another_size_than_its_labels_is_refused(plane: Plane) -> None:
+    result_id = await new_result(plane)
+    matrix = result_pb2.ConfusionMatrix(labels=["cat", "dog"], counts=[3, 1, 0])
+    async with reporting(plane, result_id) as trainer:
+        await trainer.ask()
+        with pytest.raises(InvalidArgument) as caught:
+            await trainer.send(api.ReportRequest(seq=1, outcome=api.Outcome(confusion_matrix=matrix)))
+    assert caught.value.fields[0].field == "outcome.confusion_matrix.counts"
+
+
+async def test_results_are_compared_side_by_side(plane: Plane) -> None:
+    ids = (await plane.training("a", "b")).result_ids
+    for number, result_id in enumerate(ids):
+        settings = deployment_pb2.TrainingSettings(batch_size=32 * (number + 1), seed=7, single={})
+        settings.tensorflow.fit_args = "epochs=3"
+        splits = {"test": result_pb2.Metrics(values={"accuracy": 0.75})}
+        if number:
+            splits["training"] = result_pb2.Metrics(values={"loss": math.nan})
+        known = api.Outcome(
+            settings=settings,
+            framework_version="tensorflow 2.21.0",
+            stream=stream_pb2.Stream(ranges=[stream_pb2.OffsetRange(topic="t", partition=1, start=5, end=9)]),
+            metrics=result_pb2.SplitMetrics(splits=splits),
+        )
+        async with reporting(plane, result_id) as trainer:
+            await trainer.ask()
+            await trainer.send(api.ReportRequest(seq=1, outcome=known))
+    answer = await plane.collector.CompareResults(api.CompareResultsRequest(result_ids=[ids[1], ids[0]]))
+    assert [one.id for one in answer.results] == [ids[1], ids[0]]
+    values = {row.name: (list(row.values), row.differs) for row in answer.values}
+    assert values["model"] == (["b", "a"], True)
+    assert values["code_sha256"] == (["b", "a"], True)
+    assert values["framework_version"] == (["tensorflow 2.21.0"] * 2, False)
+    assert values["stream.ranges"] == (["t:1:5:9"] * 2, False)
+    assert values["settings.batch_size"] == (["64", "32"], True)
+    assert values["settings.seed"] == (["7", "7"], False)
+    assert values["settings.mode"] == (["single", "single"], False)
+    assert values["settings.tensorflow.fit_args"] == (["epochs=3"] * 2, False)
+    assert values["metrics.test.accuracy"] == (["0.75", "0.75"], False)
+    assert values["metrics.training.loss"] == (["nan", ""], True)
+    assert list(values)[-2:] == ["metrics.training.loss", "metrics.test.accuracy"]
+
+
+async def test_a_comparison_needs_results_that_exist(plane: Plane) -> None:
+    result_id = await new_result(plane)
+    for wrong in ([], [result_id], [result_id] * 21):
+        with pytest.raises(InvalidArgument):
+            await plane.collector.CompareResults(api.CompareResultsRequest(result_ids=wrong))
+    with pytest.raises(NotFound):
+        await plane.collector.CompareResults(api.CompareResultsRequest(result_ids=[result_id, 99]))
 
 
 KILLED_SERVER = """

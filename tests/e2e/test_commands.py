@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -43,7 +44,7 @@ def trained(platform: Platform, blobs: Path, tmp_path_factory: pytest.TempPathFa
     code.write_text(CODE)
     platform.done("model", "create", "blobs", "--framework", "tensorflow", "--code", str(code))
     platform.done("configuration", "create", "blobs", "blobs")
-    deployment = platform.json("train", "blobs", "--fit", "epochs=8", "--batch-size", "16", "--seed", "1")
+    deployment = platform.json("train", "blobs", "--fit", "epochs=8", "--batch-size", "16", "--confusion-matrix")
     platform.done(
         "send", str(blobs), "--topic", "blobs", "--deployment", deployment["id"], "--label", "class",
         "--validation-rate", "0.2",
@@ -59,15 +60,69 @@ def test_a_result_shows_its_lineage_and_its_curves(platform: Platform, trained: 
     assert re.search(r"blobs:0:\d+:\d+", shown)
     assert "240 for training, 60 for validation" in shown
     assert "epoch 8" in shown
+    assert re.search(r"seed = \d+", shown)
+    assert "tensorflow.fitArgs = epochs=8" in shown
     result = platform.json("result", "show", str(trained))
     assert result["state"] == "STATE_FINISHED"
     assert result["splitSizes"] == {"training": "240", "validation": "60", "test": "0"}
     assert result["metrics"]["splits"]["validation"]["values"]["accuracy"] > 0.9
 
 
-def test_results_are_listed_and_compared(platform: Platform, trained: int) -> None:
+def test_results_are_listed(platform: Platform, trained: int) -> None:
     assert "blobs" in platform.done("result", "list", "--model", "blobs", "--state", "finished")
-    assert "validation loss" in platform.done("result", "compare", str(trained), str(trained))
+
+
+def test_an_alias_is_moved_and_its_history_is_told(platform: Platform, trained: int) -> None:
+    version = platform.json("result", "show", str(trained))["version"]
+    said = platform.done("model", "alias", "set", "blobs", "champion", f"v{version}")
+    assert f"version {version} (result {trained})" in said
+    assert "champion" in platform.done("model", "alias", "list", "blobs")
+    assert "champion" in platform.done("model", "versions", "blobs")
+    late = platform.headrace("model", "alias", "set", "blobs", "champion", str(trained), "--expect", "0")
+    assert late.returncode == 1
+    assert "STALE_ETAG" in late.stderr
+    assert re.search(r"champion .* now", platform.done("model", "alias", "history", "blobs"))
+    with httpx.Client(base_url=platform.url) as http:
+        (period,) = http.get(f"/v1/models/{model_id(platform)}/aliasPeriods", params={"alias": "champion"}).json()[
+            "periods"
+        ]
+    assert period["resultId"] == str(trained)
+    platform.done("model", "alias", "delete", "blobs", "champion", "--expect", str(trained))
+    assert re.search(r"champion .* then deleted", platform.done("model", "alias", "history", "blobs", "champion"))
+    assert platform.headrace("model", "alias", "set", "blobs", "champion", "newest").returncode == 2
+
+
+def model_id(platform: Platform) -> str:
+    shown: str = platform.json("model", "show", "blobs")["id"]
+    return shown
+
+
+def test_a_confusion_matrix_is_shown_and_drawn(platform: Platform, trained: int, tmp_path: Path) -> None:
+    picture = tmp_path / "confusion.png"
+    printed = platform.done("result", "confusion", str(trained), "--out", str(picture))
+    counts = platform.json("result", "confusion", str(trained))["counts"]
+    assert sum(map(int, counts)) == 60
+    assert all(count in printed for count in counts)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with httpx.Client(base_url=platform.url) as http:
+        answer = http.get(f"/v1/results/{trained}:confusionMatrix")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == picture.read_bytes()
+
+
+def test_a_result_trained_again_differs_in_nothing_but_its_version(platform: Platform, trained: int) -> None:
+    printed = platform.done("train", "--from-result", str(trained), "--wait", timeout_s=180)
+    assert "blobs: finished" in printed
+    again = platform.json("result", "list", "--limit", "1")["results"][0]["id"]
+    compared = platform.json("result", "compare", str(trained), again)
+    assert {value["name"] for value in compared["values"] if value["differs"]} == {"version"}
+    printed = platform.done("result", "compare", str(trained), again)
+    assert re.search(r"≠ +version", printed)
+    assert "metrics.validation.loss" in printed
+    assert "validation loss" in printed
+    with httpx.Client(base_url=platform.url) as http:
+        answer = http.get("/v1/results:compare", params={"resultIds": [trained, again]})
+    assert answer.json()["values"] == compared["values"]
 
 
 def test_a_model_is_downloaded_whole(platform: Platform, trained: int, tmp_path: Path) -> None:
@@ -104,6 +159,12 @@ def test_an_inference_answers_a_file(platform: Platform, trained: int, blobs: Pa
         (["model", "show", "nobody"], 3, "nobody"),
         (["result", "show", "4711"], 3, "4711"),
         (["train", "nothing"], 3, "nothing"),
+        (["train"], 2, "--from-result"),
+        (["train", "blobs", "--from-result", "1"], 2, "--from-result"),
+        (["train", "--from-result", "1", "--fit", "epochs=2"], 2, "--from-result"),
+        (["train", "--from-result", "4711"], 3, "4711"),
+        (["result", "compare", "4711", "4712"], 3, "4711"),
+        (["model", "alias", "set", "blobs", "champion", "v4711"], 3, "4711"),
         (["model", "delete", "blobs"], 1, "configuration"),
         (["train", "blobs", "--fit", "epoch=5"], 1, "epochs"),
         (["train", "blobs", "--fit", "epochs=print(1)"], 1, "literal"),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from headrace.v1 import (
 )
 from headrace.v1.deployment_manager_pb2 import CreateDeploymentRequest
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
-from headrace.v1.model_registry_pb2 import CreateConfigurationRequest, CreateModelRequest
+from headrace.v1.model_registry_pb2 import CreateConfigurationRequest, CreateModelRequest, UpdateModelRequest
 from headrace.v1.model_registry_pb2_grpc import ModelRegistryStub
 from headrace.v1.result_collector_pb2 import DownloadArtifactRequest, GetResultRequest, ListEpochsRequest
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
-from headrace.v1.stream_catalog_pb2 import RecordStreamRequest, RecordStreamResponse
+from headrace.v1.stream_catalog_pb2 import DeleteStreamRequest, RecordStreamRequest, RecordStreamResponse
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
 from streams.kafka import KafkaSettings
 from tests.support import eventually, free_port
@@ -120,18 +121,19 @@ def patiently(call: Callable[[], Any]) -> Any:
     return eventually(answer, timeout_s=60)
 
 
-def create_training(channel: grpc.Channel) -> int:
-    """The id of a new deployment of one PyTorch model, which waits for its stream."""
+def create_training(channel: grpc.Channel, *frameworks: model_pb2.Framework) -> int:
+    """The id of a new deployment of a model for each framework, which waits for its stream."""
     models, deployments = ModelRegistryStub(channel), DeploymentManagerStub(channel)
-    model = model_pb2.Model(name="digits", framework=model_pb2.FRAMEWORK_PYTORCH, code=digits.TORCH)
-    created = patiently(lambda: models.CreateModel(CreateModelRequest(model=model)))
-    configuration = configuration_pb2.Configuration(name="digits", model_ids=[created.id])
+    ids = []
+    for framework in frameworks:
+        name = model_pb2.Framework.Name(framework)
+        model = model_pb2.Model(name=name, framework=framework, code=digits.CODE[framework])
+        ids.append(patiently(partial(models.CreateModel, CreateModelRequest(model=model))).id)
+    configuration = configuration_pb2.Configuration(name="digits", model_ids=ids)
     configuration = models.CreateConfiguration(CreateConfigurationRequest(configuration=configuration))
-    arguments = deployment_pb2.FrameworkArguments(fit_args=f"max_epochs={EPOCHS}")
-    wish = deployment_pb2.Deployment(
-        configuration_id=configuration.id,
-        settings=deployment_pb2.TrainingSettings(batch_size=16, pytorch=arguments),
-    )
+    settings = deployment_pb2.TrainingSettings(batch_size=16, confusion_matrix=True)
+    settings.tensorflow.fit_args, settings.pytorch.fit_args = f"epochs={EPOCHS}", f"max_epochs={EPOCHS}"
+    wish = deployment_pb2.Deployment(configuration_id=configuration.id, settings=settings)
     deployment: deployment_pb2.Deployment = deployments.CreateDeployment(CreateDeploymentRequest(deployment=wish))
     return deployment.id
 
@@ -164,7 +166,7 @@ def test_kills_of_control_plane_and_trainer_cost_no_epoch(
         plane = stack.enter_context(running(tmp_path, kafka.bootstrap_servers, executor, fail))
         channel = stack.enter_context(connect(plane.address))
         results = ResultCollectorStub(channel)
-        deployment_id = create_training(channel)
+        deployment_id = create_training(channel, model_pb2.FRAMEWORK_PYTORCH)
 
         def reached(state: "deployment_pb2.State") -> result_pb2.Result | None:
             result: result_pb2.Result = patiently(lambda: results.GetResult(GetResultRequest(id=1)))
@@ -188,3 +190,57 @@ def test_kills_of_control_plane_and_trainer_cost_no_epoch(
         (artifact,) = result.artifacts
         chunks = results.DownloadArtifact(DownloadArtifactRequest(result_id=result.id, name=artifact.name))
         assert hashlib.sha256(b"".join(chunk.data for chunk in chunks)).hexdigest() == artifact.sha256
+
+
+def test_a_result_trained_again_has_the_same_numbers(
+    kafka: KafkaSettings, topic: Callable[..., str], executor: str, tmp_path: Path
+) -> None:
+    frameworks = (model_pb2.FRAMEWORK_TENSORFLOW, model_pb2.FRAMEWORK_PYTORCH)
+    with ExitStack() as stack:
+        plane = stack.enter_context(running(tmp_path, kafka.bootstrap_servers, executor, fail=""))
+        channel = stack.enter_context(connect(plane.address))
+        deployment_id = create_training(channel, *frameworks)
+        name = topic(partitions=2)
+        stream = digits.stream_of(name, digits.send(kafka, name, 2, digits.records()))
+        recorded = announce(channel, deployment_id, stream)
+        firsts = [finished(channel, result_id) for result_id in (1, 2)]
+        # The model is another by now, and nobody remembers the announcement.
+        for model_id in (1, 2):
+            change = UpdateModelRequest(model=model_pb2.Model(id=model_id, code="model = None"))
+            ModelRegistryStub(channel).UpdateModel(change)
+        StreamCatalogStub(channel).DeleteStream(DeleteStreamRequest(id=recorded.stream.id))
+        ids = [train_again(channel, first.id) for first in firsts]
+        agains = [finished(channel, result_id) for result_id in ids]
+
+        for framework, first, again in zip(frameworks, firsts, agains, strict=True):
+            assert (again.framework, again.version) == (framework, 2)
+            assert again.stream == first.stream
+            assert again.confusion_matrix == first.confusion_matrix
+            assert set(again.metrics.splits) == {"training", "validation", "test"}
+            assert again.metrics == first.metrics, "bit for bit"
+            assert epochs_of(channel, again.id) == epochs_of(channel, first.id)
+
+
+def train_again(channel: grpc.Channel, result_id: int) -> int:
+    wish = deployment_pb2.Deployment(from_result_id=result_id)
+    (again,) = DeploymentManagerStub(channel).CreateDeployment(CreateDeploymentRequest(deployment=wish)).result_ids
+    return int(again)
+
+
+def finished(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
+    """The result once it has ended, as it should."""
+
+    def result() -> result_pb2.Result | None:
+        found: result_pb2.Result = ResultCollectorStub(channel).GetResult(GetResultRequest(id=result_id))
+        if found.state == deployment_pb2.STATE_FAILED:
+            pytest.fail(str(found.error))
+        return found if found.state == deployment_pb2.STATE_FINISHED else None
+
+    ended = eventually(result, timeout_s=LONG_S)
+    assert ended is not None
+    return ended
+
+
+def epochs_of(channel: grpc.Channel, result_id: int) -> list[result_pb2.SplitMetrics]:
+    epochs = ResultCollectorStub(channel).ListEpochs(ListEpochsRequest(result_id=result_id)).epochs
+    return [epoch.metrics for epoch in epochs]

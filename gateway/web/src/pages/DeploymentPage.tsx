@@ -46,8 +46,8 @@ export function DeploymentPage({ id }: { id: string }) {
   const { liveness, error } = useStream<ResultEvent>(facts.value ? watchDeployment(id) : null, {
     onMessages: (events) => {
       change((before) => withEvents(before, events));
-      // An event tells a state, not what the state brought: artifacts, versions, why the whole failed.
-      if (events.some((event) => event.result)) facts.reload();
+      // An event tells a state, not what the state brought: artifacts, versions, why the whole failed or waits.
+      if (events.some((event) => event.result || event.queue)) facts.reload();
     },
     isComplete: () => [...training.current.runs.values()].every((run) => run.result && hasEnded(run.result.state)),
   });
