@@ -24,6 +24,7 @@ from headrace.v1.stream_catalog_pb2 import AwaitStreamRequest, AwaitStreamRespon
 from headrace.v1.stream_pb2 import Stream
 from sandbox.limits import Limits
 from sandbox.session import BuiltModel, Evaluation, FitEpoch, FitJob, FitProgress, SavedFile, WorkerSession
+from streams.codecs import Field
 from streams.kafka import KafkaSettings
 from streams.reader import Wait
 from trainer import trained
@@ -148,11 +149,12 @@ class Job:
     def _check(self, model: BuiltModel, data: Data, wish: Wish) -> None:
         """Refuses records that the model does not take, before the first step.
 
-        Only Keras models declare what they take; of a PyTorch model the signature holds a guess, and the worker sees.
+        Only Keras models declare what they take. Of a PyTorch model the signature holds the names of several inputs,
+        but only a guess of a single one: there the worker sees.
         """
         self._learn(Outcome(framework_version=model.framework_version, sandbox_level=SANDBOX_LEVEL))
-        if wish.framework == "tensorflow":
-            check_takes(model.signature, {"": data.spool.sample_spec.shape})
+        if wish.framework == "tensorflow" or len(model.signature.inputs) > 1:
+            check_takes(model.signature, data.spool.sample_spec.shape, _fields(data))
 
     def _fit(self, session: WorkerSession, data: Data, wish: Wish) -> float:
         """Trains to the last epoch; the seconds that it took."""
@@ -188,6 +190,7 @@ class Job:
             evaluate_args=wish.arguments.evaluate_args,
             seed=wish.settings.seed,
             keep_integers=wish.settings.keep_integers,
+            fields=_fields(data),
         )
 
     def _tell_epoch(self, event: FitEpoch, epochs: Journal) -> None:
@@ -231,6 +234,7 @@ class Job:
             evaluate_args=wish.arguments.evaluate_args,
             confusion_matrix=confusion_matrix,
             keep_integers=wish.settings.keep_integers,
+            fields=_fields(data),
             timeout_s=max(EVALUATE_TIMEOUT_S, training_s),
         )
         known = Outcome(confusion_matrix=_confusion_matrix(evaluation))
@@ -304,6 +308,11 @@ def _build(session: WorkerSession, wish: Wish) -> BuiltModel:
         trainable=True,
         timeout_s=BUILD_TIMEOUT_S,
     )
+
+
+def _fields(data: Data) -> tuple[Field, ...]:
+    """What a row consists of, where the records have named fields."""
+    return getattr(data.spool, "fields", ())
 
 
 def _end_on_failure(ending: Ending, built: Future[BuiltModel]) -> None:
