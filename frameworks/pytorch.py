@@ -31,6 +31,7 @@ from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Plan, Scores, Training
 from frameworks.framework import Events as TrainingEvents
 from frameworks.rows import EpochOrder, Rows, check_class_numbers, shapes_of
+from frameworks.work import Work, threads_for
 
 LOADER_CHECKS = {
     "shuffle": boolean,
@@ -69,6 +70,7 @@ class PyTorch:
         threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
         if threads:
             torch.set_num_threads(threads)
+        self._threads = torch.get_num_threads()
 
     def warm_up(self) -> None:
         """Makes a tiny model and its optimizer: the first optimizer of a process imports a compiler."""
@@ -146,7 +148,7 @@ class PyTorch:
         arguments = {"max_epochs": 1, "shuffle": True, "drop_last": False, **training.arguments}
         model.to(self._device)
         parts = _Parts.of(model)
-        convert = self._check_data(model, parts, training)
+        convert, work = self._check_data(model, parts, training)
         order = EpochOrder(
             rows=len(training.rows),
             batch_size=training.batch_size,
@@ -169,7 +171,7 @@ class PyTorch:
             lambda rows: self._evaluate(model, rows, {}, training.batch_size, convert),
         )
         data = _Feed(training.rows, convert, _loader_arguments(arguments))
-        with closing(data.epochs(order)) as batches:
+        with threads_for(work, self._threads), closing(data.epochs(order)) as batches:
             trainer.run(batches, max_epochs=arguments["max_epochs"], epoch_length=order.steps)
 
     def evaluate(
@@ -177,8 +179,9 @@ class PyTorch:
     ) -> dict[str, float]:
         """The model's own metrics, and its loss, over the rows."""
         model.to(self._device)
-        convert = self._conversion(model, _Parts.of(model), rows, batch_size, keep_integers)
-        return self._evaluate(model, rows, arguments, batch_size, convert)
+        convert, work = self._conversion(model, _Parts.of(model), rows, batch_size, keep_integers)
+        with threads_for(work, self._threads):
+            return self._evaluate(model, rows, arguments, batch_size, convert)
 
     def scores(self, model: Any, rows: Rows, batch_size: int, *, keep_integers: bool) -> Scores | None:
         """The model's answers for all rows, if it has a single output."""
@@ -232,7 +235,7 @@ class PyTorch:
             return torch.from_numpy(array.astype(np.int64)).to(self._device)
         return _tensor(array).to(self._device, dtype)
 
-    def _check_data(self, model: nn.Module, parts: _Parts, training: Training) -> Conversion:
+    def _check_data(self, model: nn.Module, parts: _Parts, training: Training) -> tuple[Conversion, Work]:
         """Runs model and loss on the first rows, so that data which do not fit fail before the first step."""
         if len(training.rows) == 0:
             raise Failure("EMPTY_STREAM", "there are no rows to train on")
@@ -242,13 +245,15 @@ class PyTorch:
 
     def _conversion(
         self, model: nn.Module, parts: _Parts, rows: Rows, batch_size: int, keep_integers: bool
-    ) -> Conversion:
-        """How labels have to look for this model and loss, found by a try with the first rows."""
+    ) -> tuple[Conversion, Work]:
+        """How labels have to look for this model and loss, and the work of a batch: found by a try with the first."""
         samples, labels = rows.first(batch_size)
         model.eval()
+        work = Work()
         with torch.no_grad():
             try:
-                answers = _call(model, self._samples(model, samples, keep_integers))
+                with work.counted(model):
+                    answers = _call(model, self._samples(model, samples, keep_integers))
             except Exception as error:
                 raise unless_theirs(error, _samples_mismatch(model, samples, error, rows.fields)) from error
             convert = Conversion.fitting(self, model, labels, answers, keep_integers)
@@ -259,7 +264,7 @@ class PyTorch:
                 parts.loss(answers, target)
             except Exception as error:
                 raise unless_theirs(error, _labels_mismatch(labels, answers, error)) from error
-        return convert
+        return convert, work
 
     def _trainer(
         self,
