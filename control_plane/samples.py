@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +28,19 @@ def encode_sample(codec: Codec, sample: struct_pb2.Value) -> bytes:
     return record
 
 
-def _by_field(fields: Sequence[Field], given: Mapping[str, Any]) -> dict[str, Array]:
+def _by_field(fields: Sequence[Field], nested: Mapping[str, Any]) -> dict[str, Array]:
     """One row: `(1, *shape)` by field name."""
+    given = dict(_leaves(nested))
     specs = {field.name: field.spec for field in fields}
     if not specs:
-        refuse([FieldViolation("sample", "must be a number or nested lists of numbers: the records have no fields")])
+        refuse(
+            [
+                FieldViolation(
+                    "sample",
+                    "must be a number or nested lists of numbers: the inference's input_config knows of no fields",
+                )
+            ]
+        )
     known = ", ".join(specs)
     refuse(
         [FieldViolation(f"sample.{name}", "must be given") for name in specs if name not in given]
@@ -43,6 +51,15 @@ def _by_field(fields: Sequence[Field], given: Mapping[str, Any]) -> dict[str, Ar
         ]
     )
     return {name: _row(given[name], spec, f"sample.{name}") for name, spec in specs.items()}
+
+
+def _leaves(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of an object by name, those of objects in it by names joined with dots: as codecs name fields."""
+    for name, value in given.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _row(given: Any, spec: Spec, place: str) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class Inputs:
         `row` is a row's shape. An input's field is never guessed from its position: two numbers that changed places
         would go unnoticed.
         """
-        by_name = {field.name: field for field in fields}
+        by_name = {_as_parameter(field.name): field for field in fields} | {field.name: field for field in fields}
         missing = [name for name in self.required if name not in by_name]
         if missing:
             has = f"the fields {shown(fields)}" if fields else f"rows of the shape {row} without named fields"
@@ -67,7 +67,12 @@ class Inputs:
             message = f"the model takes the inputs {expected} by name, but the stream has {has}; {', '.join(missing)} "
             message += "is missing" if len(missing) == 1 else "are missing"
             raise Failure("SCHEMA_MISMATCH", message, expected=expected, actual=shown(fields) if fields else row)
-        return tuple(by_name[name] for name in (*self.required, *self.optional) if name in by_name)
+        return tuple(replace(by_name[name], name=name) for name in (*self.required, *self.optional) if name in by_name)
+
+
+def _as_parameter(name: str) -> str:
+    """A field of a nested record, `person.age`, as Python can name a parameter: `person_age`."""
+    return name.replace(".", "_")
 
 
 def feeding(inputs: Inputs, columns: Columns, fields: Sequence[Field]) -> tuple[Field, ...]:

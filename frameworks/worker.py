@@ -305,8 +305,8 @@ def _fields_of(request: Mapping[str, Any]) -> tuple[Field, ...]:
 
 def _tell_unused(rows: Rows) -> None:
     """Nothing of the data is left out in silence: this is in the log of the run."""
-    taken = {field.name for field in rows.chosen}
-    unused = [field.name for field in rows.fields if field.name not in taken]
+    taken = {field.start for field in rows.chosen}
+    unused = [field.name for field in rows.fields if field.start not in taken]
     if taken and unused:
         print(f"the model has no input for these fields of the stream, which are not used: {shown(unused)}")
 

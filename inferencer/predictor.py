@@ -62,6 +62,7 @@ class Predictor:
         self._session: WorkerSession | None = None
         self._asked: Columns | None = None
         self._fields: Sequence[RowField] = ()
+        self._takes_fields = False
         self._asked_at = 0.0
         self._send_error: HeadraceError | None = None
 
@@ -78,11 +79,12 @@ class Predictor:
         fields: what a row of the only array consists of, where the records have named fields.
         """
         assert self._asked is None
-        self._asked, self._fields = columns, fields
+        # A model with one input takes rows as they are, and thousands of fields would go with every batch.
+        self._asked, self._fields = columns, fields if self._takes_fields else ()
         self._asked_at = time.monotonic()
         self._send_error = None
         try:
-            self._worker.send_predict(columns, fields=fields)
+            self._worker.send_predict(columns, fields=self._fields)
         except HeadraceError as error:
             self._send_error = error
 
@@ -156,13 +158,14 @@ class Predictor:
         )
         self._session = session.__enter__()
         session.wait_ready(READY_TIMEOUT_S)
-        session.load(
+        built = session.load(
             recipe.result.imports,
             recipe.result.code,
             recipe.weights,
             keep_integers=recipe.result.settings.keep_integers,
             timeout_s=LOAD_TIMEOUT_S,
         )
+        self._takes_fields = len(built.signature.inputs) > 1
 
     def _stop(self) -> None:
         session, self._session = self._session, None

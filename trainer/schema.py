@@ -26,9 +26,11 @@ def check_takes(signature: Signature, row: Shape, fields: Sequence[Field] = ()) 
 
 def _check_fields(signature: Signature, row: Shape, fields: Sequence[Field]) -> None:
     shapes = {field.name: field.spec.shape for field in fields}
+    # A field of a nested record, `person.age`, feeds the parameter `person_age`.
+    by_input = {name.replace(".", "_"): shape for name, shape in shapes.items()} | shapes
     if not fields:
         raise _mismatch(signature, _show_row(row, fields), "send records with named fields, or give it one input")
-    if any(each.name not in shapes or not _fits(each, shapes[each.name]) for each in signature.inputs):
+    if any(each.name not in by_input or not _fits(each, by_input[each.name]) for each in signature.inputs):
         has = _cut([_show(name, [-1, *shape]) for name, shape in shapes.items()])
         raise _mismatch(signature, has, "change its inputs or the records' fields: they meet by name")
 

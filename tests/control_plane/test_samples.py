@@ -14,7 +14,7 @@ from headrace.errors import InvalidArgument
 from streams.codecs import Decoded, Field, Rows, Spec
 
 IMAGE = Field("image", Spec(np.dtype(np.uint8), (2, 2)), 0, 4)
-AGE = Field("age", Spec(np.dtype(np.float32), ()), 4, 5)
+AGE = Field("person.age", Spec(np.dtype(np.float32), ()), 4, 5)
 
 
 class ByField:
@@ -27,7 +27,7 @@ class ByField:
 
     def encode_samples(self, rows: Rows) -> list[bytes]:
         assert isinstance(rows, dict)
-        return [image.tobytes() + age.tobytes() for image, age in zip(rows["image"], rows["age"], strict=True)]
+        return [image.tobytes() + age.tobytes() for image, age in zip(rows["image"], rows["person.age"], strict=True)]
 
     def encode_labels(self, rows: Rows) -> list[bytes]:
         raise NotImplementedError
@@ -44,19 +44,19 @@ def value(sample: Any) -> struct_pb2.Value:
 
 
 def test_an_object_has_its_values_by_field_in_any_order() -> None:
-    record = encode_sample(ByField(), value({"age": 41.5, "image": [[1, 2], [3, 255]]}))
+    record = encode_sample(ByField(), value({"person": {"age": 41.5}, "image": [[1, 2], [3, 255]]}))
     assert record == bytes([1, 2, 3, 255]) + np.float32(41.5).tobytes()
 
 
 @pytest.mark.parametrize(
     ("sample", "reason", "places"),
     [
-        ({"age": 1}, "INVALID_FIELD", ["sample.image"]),
-        ({"age": 1, "image": [[1, 2], [3, 4]], "size": 3}, "INVALID_FIELD", ["sample.size"]),
-        ({"old": 1}, "INVALID_FIELD", ["sample.image", "sample.age", "sample.old"]),
-        ({"age": "old", "image": [[1, 2], [3, 4]]}, "INVALID_FIELD", ["sample.age"]),
-        ({"age": 1, "image": [[1, 2], [3, 256]]}, "INVALID_FIELD", ["sample.image"]),
-        ({"age": 1, "image": [1, 2, 3]}, "SCHEMA_MISMATCH", ["sample.image"]),
+        ({"person": {"age": 1}}, "INVALID_FIELD", ["sample.image"]),
+        ({"person.age": 1, "image": [[1, 2], [3, 4]], "size": 3}, "INVALID_FIELD", ["sample.size"]),
+        ({"old": 1}, "INVALID_FIELD", ["sample.image", "sample.person.age", "sample.old"]),
+        ({"person.age": "old", "image": [[1, 2], [3, 4]]}, "INVALID_FIELD", ["sample.person.age"]),
+        ({"person": {"age": 1}, "image": [[1, 2], [3, 256]]}, "INVALID_FIELD", ["sample.image"]),
+        ({"person": {"age": 1}, "image": [1, 2, 3]}, "SCHEMA_MISMATCH", ["sample.image"]),
     ],
     ids=["missing", "unknown", "all-wrong", "text", "too-large", "shape"],
 )

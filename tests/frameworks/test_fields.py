@@ -108,6 +108,16 @@ def test_each_field_comes_in_its_own_shape(worker: WorkerSession, models: Models
     assert answers.shape == (30, 3)
 
 
+def test_a_field_of_a_nested_record_feeds_the_input_of_its_joined_name(
+    worker: WorkerSession, models: Models, tmp_path: Path
+) -> None:
+    code = models.several_inputs.replace("left", "both_left").replace("right", "both_right")
+    of = fields(**{"both.right": ("f4", (3,)), "both.left": ("f4", (2,))})
+    matrix = a_matrix(width=5)
+    assert len(fit(worker, code, a_job(tmp_path, matrix, of))) == 1
+    assert worker.predict({"": matrix}, fields=of)
+
+
 def test_whole_numbers_of_a_field_stay_whole_where_asked(torch_worker: WorkerSession, tmp_path: Path) -> None:
     code = torch_model(
         "self.words, self.net = nn.Embedding(9, 2), nn.Linear(6, 3)",

@@ -35,10 +35,11 @@ def fields(**shapes: tuple[int, ...]) -> list[Field]:
         (takes(a=[-1, 2], b=[-1, 1]), (3,), fields(b=(), a=(2,))),
         (takes(a=[-1, 2], b=[-1, 1]), (7,), fields(c=(4,), b=(1,), a=(2,))),
         (takes(a=[], b=[]), (3,), fields(b=(1,), a=(2,))),
+        (takes(a_b=[-1, 2], c=[-1, 1]), (3,), fields(**{"a.b": (2,), "c": ()})),
     ],
     ids=[
         "vector", "matrix", "free", "fixed-batch", "number", "undeclared",
-        "fields-as-a-row", "by-name", "number-by-name", "one-too-many", "only-names-known",
+        "fields-as-a-row", "by-name", "number-by-name", "one-too-many", "only-names-known", "nested",
     ],
 )  # fmt: skip
 def test_fitting_rows_are_taken(signature: Signature, row: tuple[int, ...], of: list[Field]) -> None:
