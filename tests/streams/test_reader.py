@@ -339,7 +339,8 @@ def test_what_is_deleted_while_it_is_read_is_told(kafka: KafkaSettings, topic: T
             read_offsets += [offset for batch in batches for offset in offsets(batch)]
     assert caught.value.reason_name == "DATA_EXPIRED"
     assert caught.value.metadata["low"] == "55"
-    assert read_offsets == [*range(int(caught.value.metadata["start"]))]
+    assert read_offsets == [*range(len(read_offsets))]
+    assert len(read_offsets) <= int(caught.value.metadata["start"]) < 55
 
 
 def test_partitions_without_records_end_by_themselves(kafka: KafkaSettings, topic: Topic) -> None:
