@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, BadRecord, Decoded, Rows
 from streams.codecs import avro_writer as writer
-from streams.codecs.avro_reader import read, read_plain
+from streams.codecs.avro_reader import AvroReader
 from streams.codecs.avro_schema import Leaf, SchemaError, parse
 from streams.codecs.layout import Layout, shapes_config, shapes_key, shapes_of_config, wrong_config
 from streams.codecs.parts import Part, PartsCodec
@@ -33,7 +34,7 @@ class AvroPart:
         self._prefix = prefix
         self._text = text
         self.leaves = leaves
-        self._layout = layout
+        self.reader = AvroReader(leaves, layout)
 
     @classmethod
     def from_config(cls, config: Mapping[str, str], prefix: str, bad: list[FieldViolation]) -> AvroPart | None:
@@ -53,31 +54,23 @@ class AvroPart:
 
     @property
     def layout(self) -> Layout:
-        return self._layout
+        return self.reader.layout
 
     @property
     def config(self) -> dict[str, str]:
-        return {f"{self._prefix}_scheme": self._text} | shapes_config(self._layout, self._prefix)
+        return {f"{self._prefix}_scheme": self._text} | shapes_config(self.layout, self._prefix)
 
     def settle(self, rows: Rows) -> None:
-        self._layout = self._layout.settled(rows)
+        if not self.layout.is_known:
+            self.reader.layout = self.layout.settled(rows)
 
     def decode(self, records: Records) -> Decoded:
-        plain = read_plain(self.leaves, self._layout, records)
-        if plain is not None:
-            return Decoded(plain, np.arange(len(records)), [])
-        arrays, good, bad = self.columns(records)
-        bad = [_with_hint(one, records) for one in bad]
-        return Decoded(self._layout.rows(arrays) if len(good) else self._layout.empty(), good, bad)
-
-    def columns(self, records: Records) -> tuple[list[Array], Array, list[BadRecord]]:
-        """The columns `(len(good), *shape)`, the good records' indices, and the bad ones."""
-        self._layout, arrays, good, bad = read(self.leaves, self._layout, records, WHAT[self._prefix])
-        return arrays, good, bad
+        decoded = self.reader.decode(records, WHAT[self._prefix])
+        return replace(decoded, bad=[_with_hint(one, records) for one in decoded.bad]) if decoded.bad else decoded
 
     def encode(self, rows: Rows) -> list[bytes]:
-        self._layout = self._layout.settled(rows)
-        return writer.encode(self.leaves, self._layout.split(rows))
+        self.settle(rows)
+        return writer.encode(self.leaves, self.layout.split(rows))
 
 
 def _with_hint(bad: BadRecord, records: Records) -> BadRecord:
@@ -108,7 +101,7 @@ def codec(config: Mapping[str, str]) -> PartsCodec:
 
     bad: list[FieldViolation] = []
     shared = {key: config[key] for key in wire.KEYS if config.get(key, "").strip()}
-    settings = wire.settings(shared, bad)
+    settings = wire.Wire.of(config, bad)
     parts: dict[str, Part | None] = {}
     for prefix in ("data", "label"):
         if prefix == "data" or wire.has_labels(config):

@@ -70,6 +70,10 @@ class Walk:
         return stop
 
     def _after_varints(self, at: int, count: int) -> int:
+        if count == 1:  # many small blocks: a search takes longer than a look
+            while at < self.end and self.data[at] > 127:
+                at += 1
+            return at + 1
         place = int(np.searchsorted(self.last, at)) + count - 1
         return int(self.last[place]) + 1 if place < len(self.last) else self.end + 1
 

@@ -1,412 +1,63 @@
-"""Reads a whole batch of Avro records at once: value by value, each for all records.
-
-Records of which only the bytes between fixed places differ are one view of their bytes. In the others the places are
-followed record by record, but with one numpy operation for all of them. Whatever the bytes are, time and memory stay in
-the order of their number.
-"""
+"""Reads a whole batch of Avro records at once."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from streams.codecs import Array, BadRecord, Spec
-from streams.codecs.avro_blocks import BrokenBlocks, Walk
-from streams.codecs.avro_cursor import Cursor
+from streams.codecs import Array, BadRecord, Decoded
+from streams.codecs.avro_fixed import FixedForm
 from streams.codecs.avro_schema import Leaf
-from streams.codecs.avro_writer import zigzag_bytes
+from streams.codecs.avro_steps import in_steps
 from streams.codecs.layout import Layout
 from streams.codecs.records import Records, sizes_of
 
-Columns = list[Array]
+
+class AvroReader:
+    """Reads records of one schema; lengths that are open are those of most records of the first batch."""
+
+    def __init__(self, leaves: Sequence[Leaf], layout: Layout) -> None:
+        self._leaves = leaves
+        self.layout = layout
+
+    @property
+    def layout(self) -> Layout:
+        return self._layout
+
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        self._layout = layout
+        self._fixed = FixedForm.of(self._leaves, layout)
+
+    def decode(self, records: Records, what: str) -> Decoded:
+        sizes = sizes_of(records)
+        rows = self._fixed.rows(records, sizes) if self._fixed is not None else None
+        if rows is not None:
+            return Decoded(rows, np.arange(len(records)), [])
+        arrays, good, bad = self.columns(records, sizes, what)
+        return Decoded(self._layout.rows(arrays) if len(good) else self._layout.empty(), good, bad)
+
+    def columns(self, records: Records, sizes: Array, what: str) -> tuple[list[Array], Array, list[BadRecord]]:
+        """The columns of the good records, in types that hold theirs; which records these are; and the bad ones."""
+        columns, quick = self._fixed.read(records, sizes) if self._fixed is not None else ([], np.empty(0, np.int64))
+        if len(quick) == len(records):
+            return columns, quick, []
+        rest = np.setdiff1d(np.flatnonzero(sizes >= 0), quick, assume_unique=True)
+        steps = in_steps(self._leaves, self._layout, records, rest)
+        others = steps.read()
+        if steps.layout is not self._layout:
+            self.layout = steps.layout
+        reasons = dict.fromkeys(np.flatnonzero(sizes < 0).tolist(), f"it has no {what}")
+        reasons |= {index: f"its {what} is no record of the schema: {text}" for index, text in steps.reasons.items()}
+        columns, good = _merged(columns, quick, others, steps.rows)
+        return columns, good, [BadRecord(index, reasons[index]) for index in sorted(reasons)]
 
 
-def read(
-    leaves: Sequence[Leaf], layout: Layout, records: Records, what: str
-) -> tuple[Layout, Columns, Array, list[BadRecord]]:
-    """The layout with lengths that these records decided, the columns of the good records, their indices, the bad."""
-    sizes = sizes_of(records)
-    columns, quick = _read_fixed(leaves, layout, records, sizes)
-    rest = np.setdiff1d(np.flatnonzero(sizes >= 0), quick, assume_unique=True)
-    reasons = dict.fromkeys(np.flatnonzero(sizes < 0).tolist(), f"it has no {what}")
-    good = quick
-    if len(rest):
-        reader = _Reader(layout, Cursor.over([records[index] or b"" for index in rest.tolist()], rest))
-        others = reader.read(leaves)
-        layout = reader.layout
-        reasons |= {index: f"its {what} is no record of the schema: {text}" for index, text in reader.reasons.items()}
-        columns, good = _merged(columns, quick, others, reader.rows)
-    bad = [BadRecord(index, reasons[index]) for index in sorted(reasons)]
-    return layout, columns, good, bad
-
-
-def read_plain(leaves: Sequence[Leaf], layout: Layout, records: Records) -> Array | None:
-    """The rows, where every record is numbers of one fixed type and no more. None: it takes `read`."""
-    kinds = {leaf.kind for leaf in leaves}
-    if len(kinds) > 1 or not kinds <= {"float", "double"} or any(leaf.depth or _is_nullable(leaf) for leaf in leaves):
-        return None
-    wire = leaves[0].dtype.newbyteorder("<")
-    if not np.array_equal(sizes_of(records), np.broadcast_to(len(leaves) * wire.itemsize, len(records))):
-        return None
-    rows: Array = np.frombuffer(b"".join(records), wire)  # type: ignore[arg-type]  # no None has a size
-    return rows.reshape(-1, *layout.spec.shape).astype(layout.spec.dtype, copy=False)
-
-
-def _merged(first: Columns, quick: Array, others: Columns, rest: Array) -> tuple[Columns, Array]:
+def _merged(first: list[Array], quick: Array, others: list[Array], rest: Array) -> tuple[list[Array], Array]:
+    """The columns of both, in the order of the records."""
     if not len(quick):
         return others, rest
-    order = np.argsort(np.concatenate([quick, rest]))
-    pairs = zip(first, others, strict=True)
-    return [np.concatenate(pair)[order] for pair in pairs], np.concatenate([quick, rest])[order]
-
-
-def _is_nullable(leaf: Leaf) -> bool:
-    return leaf.null_branch is not None
-
-
-# --- records that are all alike
-
-
-def _read_fixed(leaves: Sequence[Leaf], layout: Layout, records: Records, sizes: Array) -> tuple[Columns, Array]:
-    """The records in the usual form of a schema that leaves no place open, by one view; and which they are."""
-    nothing: tuple[Columns, Array] = [], np.empty(0, np.int64)
-    if not layout.is_known or any(_is_nullable(leaf) or leaf.is_varint for leaf in leaves):
-        return nothing
-    shapes = [_wire_shape(leaf, column.spec) for leaf, column in zip(leaves, layout.columns, strict=True)]
-    wire = _together(leaves, shapes)
-    alike = np.flatnonzero(sizes == wire.itemsize)
-    if not len(alike):
-        return nothing
-    chosen = records if len(alike) == len(records) else [records[index] for index in alike.tolist()]
-    view = np.frombuffer(b"".join(chosen), wire)  # type: ignore[arg-type]  # no None has a size
-    usual = np.ones(len(view), np.bool_)
-    columns = [
-        _opened(view[str(i)], leaf, shape, usual) for i, (leaf, shape) in enumerate(zip(leaves, shapes, strict=True))
-    ]
-    if not usual.all():
-        columns, alike = [column[usual] for column in columns], alike[usual]
-    return [_typed(column, one.spec) for column, one in zip(columns, layout.columns, strict=True)], alike
-
-
-def _wire_shape(leaf: Leaf, spec: Spec) -> tuple[int, ...]:
-    """The lengths as they stand in the records: a vector may become a row of several dimensions."""
-    dimensions = len(leaf.column.spec.shape)
-    return (math.prod(spec.shape),) if dimensions == 1 else spec.shape
-
-
-def _together(leaves: Sequence[Leaf], shapes: Sequence[tuple[int, ...]]) -> np.dtype[Any]:
-    """Values one after the other, each in the usual form; their names are "0", "1", …"""
-    usual = [_usual(leaf, shape) for leaf, shape in zip(leaves, shapes, strict=True)]
-    return np.dtype([(str(index), *form) for index, form in enumerate(usual)])
-
-
-def _usual(leaf: Leaf, shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """The numpy type, and its shape, of the value as writers put it: arrays in one block."""
-    if leaf.kind == "bytes":
-        return (np.dtype([("head", np.uint8, (len(zigzag_bytes(shape[0])),)), ("items", np.uint8, shape)]),)
-    if not leaf.depth:
-        return (_wire_type(leaf), shape)
-    inner: Any = _wire_type(leaf)
-    for length in reversed(shape):
-        head = len(zigzag_bytes(length))
-        inner = np.dtype([("head", np.uint8, (head,)), ("items", inner, (length,)), ("end", np.uint8)])
-    return (inner,)
-
-
-def _wire_type(leaf: Leaf) -> np.dtype[Any]:
-    return np.dtype(np.uint8) if leaf.kind == "boolean" else leaf.dtype.newbyteorder("<")
-
-
-def _opened(view: Array, leaf: Leaf, shape: tuple[int, ...], usual: Array) -> Array:
-    """The items of the value; `usual` becomes false where there is anything else than them in the usual form."""
-    for length in shape if leaf.kind == "bytes" or leaf.depth else ():
-        head = np.frombuffer(zigzag_bytes(length), np.uint8)
-        usual &= _everywhere(view["head"] == head)
-        if leaf.depth:
-            usual &= _everywhere(view["end"] == 0)
-        view = view["items"]
-    if leaf.kind == "boolean":
-        usual &= _everywhere(view <= 1)
-    return view
-
-
-def _everywhere(true: Array) -> Array:
-    every: Array = np.asarray(true.reshape(len(true), -1).all(axis=1))
-    return every
-
-
-def _typed(items: Array, spec: Spec) -> Array:
-    return items.astype(spec.dtype, copy=False).reshape(len(items), *spec.shape)
-
-
-# --- records that differ
-
-
-class _Reader:
-    """Follows the records. Every value of theirs is read for all of them before the next value is."""
-
-    def __init__(self, layout: Layout, cursor: Cursor) -> None:
-        self.layout = layout
-        self._cursor = cursor
-        self._columns: list[tuple[Array, Array]] = []
-
-    @property
-    def rows(self) -> Array:
-        return self._cursor.rows
-
-    @property
-    def reasons(self) -> dict[int, str]:
-        return self._cursor.reasons
-
-    def read(self, leaves: Sequence[Leaf]) -> Columns:
-        """The columns of the records that are good to the end."""
-        for kind, group in itertools.groupby(leaves, _read_together):
-            together = list(group)
-            if kind == "varints":
-                self._add_varints(together)
-            elif kind == "fixed":
-                self._add_fixed(together)
-            else:
-                for leaf in together:
-                    self._add(self._value(self._cursor, leaf))
-        left = self._cursor.ends - self._cursor.at
-        self._cursor.fail(left > 0, lambda place: f"{left[place]} bytes are left after its last field")
-        columns = [values[np.searchsorted(rows, self.rows)] for rows, values in self._columns]
-        known = [column.spec for column in self.layout.columns]
-        return [_typed(values, spec) if spec.is_known else values for values, spec in zip(columns, known, strict=True)]
-
-    def _add(self, values: Array) -> None:
-        self._columns.append((self.rows, values))
-
-    def _add_varints(self, leaves: list[Leaf]) -> None:
-        numbers = self._cursor.varints(len(leaves), _names(leaves))
-        for index, leaf in enumerate(leaves):
-            numbers = _in_range(self._cursor, numbers, numbers[:, index], leaf)
-        for index, leaf in enumerate(leaves):
-            self._add(numbers[:, index].astype(leaf.dtype))
-
-    def _add_fixed(self, leaves: list[Leaf]) -> None:
-        shapes = [(leaf.size,) if leaf.kind == "fixed" else () for leaf in leaves]
-        wire = _together(leaves, shapes)
-        view = self._cursor.bytes(wire.itemsize, _names(leaves)).view(wire).reshape(-1)
-        for index, leaf in enumerate(leaves):
-            if leaf.kind == "boolean":
-                view = _booleans(self._cursor, view, view[str(index)], leaf)
-        for index, leaf in enumerate(leaves):
-            self._add(view[str(index)].astype(leaf.dtype))
-
-    def _value(self, cursor: Cursor, leaf: Leaf, *, in_union: bool = False) -> Array:
-        """The values `(len(cursor.rows), …)` of one leaf."""
-        if _is_nullable(leaf) and not in_union:
-            return self._nullable(cursor, leaf)
-        if leaf.depth:
-            return self._array(cursor, leaf)
-        if leaf.kind == "bytes":
-            return self._bytes(cursor, leaf)
-        if leaf.is_varint:
-            numbers = cursor.varints(1, _names([leaf]))
-            return _in_range(cursor, numbers, numbers[:, 0], leaf)[:, 0].astype(leaf.dtype)
-        shape = (leaf.size,) if leaf.kind == "fixed" else ()
-        wire = _together([leaf], [shape])
-        view = cursor.bytes(wire.itemsize, _names([leaf])).view(wire).reshape(-1)["0"]
-        if leaf.kind == "boolean":
-            view = _booleans(cursor, view, view, leaf)
-        return view.astype(leaf.dtype)
-
-    def _nullable(self, cursor: Cursor, leaf: Leaf) -> Array:
-        name = _names([leaf])
-        branch = cursor.varints(1, name)[:, 0]
-        unknown = (branch < 0) | (branch > 1)
-        branch = cursor.without(unknown, lambda place: f"{name} is of the union's type {branch[place]}", branch)
-        null = branch == leaf.null_branch
-        if leaf.default is None:
-            cursor.fail(null, lambda _: f"{name} is null, and the schema has no other default for it")
-            return self._value(cursor, leaf, in_union=True)
-        if not null.any():
-            return self._value(cursor, leaf, in_union=True)
-        some = cursor.where(~null)
-        found = self._value(some, leaf, in_union=True)
-        null = null[cursor.join(~null, some)]
-        return self._with_default(cursor, leaf, null, found)
-
-    def _with_default(self, cursor: Cursor, leaf: Leaf, null: Array, found: Array) -> Array:
-        """The values that were found, and the default where the record has null."""
-        assert leaf.default is not None
-        shape = self._shape(leaf)
-        if shape is None:
-            shape = self._settle(leaf, leaf.default.shape) if leaf.default.size else None
-        if shape is None or shape != leaf.default.shape:
-            reason = f"{_names([leaf])} is null, and its default is {leaf.default.shape} where others are {shape}"
-            cursor.fail(null, lambda _: reason)
-            return found
-        values = np.empty((len(null), *shape), leaf.dtype)
-        values[null] = leaf.default
-        values[~null] = found
-        return values
-
-    def _bytes(self, cursor: Cursor, leaf: Leaf) -> Array:
-        name = _names([leaf])
-        lengths = cursor.varints(1, name)[:, 0]
-        left = cursor.ends - cursor.at
-        wrong = (lengths < 0) | (lengths > left)
-        lengths = cursor.without(
-            wrong, lambda place: f"{name} is of {lengths[place]} bytes, where {left[place]} are left", lengths
-        )
-        shape = self._shape(leaf) or self._settle(leaf, _most_common((length,) for length in lengths.tolist()))
-        if shape is None:
-            cursor.fail(np.ones(len(lengths), np.bool_), lambda _: f"{name} has no bytes")
-            return np.empty((0, 0), np.uint8)
-        cursor.fail(
-            lengths != shape[0], lambda place: f"{name} has {lengths[place]} bytes, where others have {shape[0]}"
-        )
-        return cursor.bytes(shape[0], name)
-
-    def _array(self, cursor: Cursor, leaf: Leaf) -> Array:
-        shape = self._shape(leaf) or self._settle(leaf, _most_common(_walked_shapes(cursor, leaf)))
-        if shape is None:
-            cursor.fail(np.ones(len(cursor.rows), np.bool_), lambda _: f"{_names([leaf])} is empty or no array")
-            return np.empty((0,) * (1 + leaf.depth), leaf.dtype)
-        peek = _peek_varint_items if leaf.is_varint else _peek_fixed_items
-        items, stops, usual = peek(cursor, leaf, shape)
-        if usual.all():
-            cursor.at = stops
-        else:
-            items = _with_unusual(cursor, leaf, shape, items, stops, usual)
-        if leaf.is_varint:
-            flat = items.reshape(len(items), -1)
-            items = _in_range(cursor, items, flat, leaf)
-        return items.astype(leaf.dtype, copy=False)
-
-    def _shape(self, leaf: Leaf) -> tuple[int, ...] | None:
-        """As it stands in the records; None while open."""
-        spec = self.layout.columns[self._index(leaf)].spec
-        return _wire_shape(leaf, spec) if spec.is_known else None
-
-    def _settle(self, leaf: Leaf, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if shape is not None:
-            columns = list(self.layout.columns)
-            index = self._index(leaf)
-            columns[index] = columns[index].settled(shape)
-            self.layout = Layout(tuple(columns))
-        return shape
-
-    def _index(self, leaf: Leaf) -> int:
-        return next(index for index, column in enumerate(self.layout.columns) if column.name == leaf.name)
-
-
-def _read_together(leaf: Leaf) -> str:
-    """Neighbours of one such kind take one operation."""
-    if _is_nullable(leaf) or leaf.depth or leaf.kind == "bytes":
-        return "alone"
-    return "varints" if leaf.is_varint else "fixed"
-
-
-def _names(leaves: Sequence[Leaf]) -> str:
-    if len(leaves) == 1:
-        return f"the field {leaves[0].name}" if leaves[0].name else "the value"
-    return f"one of the fields {leaves[0].name} to {leaves[-1].name}"
-
-
-def _in_range(cursor: Cursor, values: Array, numbers: Array, leaf: Leaf) -> Array:
-    """The values of the records whose numbers `(n,)` or `(n, k)` are of the leaf's kind."""
-    if leaf.kind == "long":
-        return values
-    low, high = (0, len(leaf.symbols) - 1) if leaf.kind == "enum" else (-(2**31), 2**31 - 1)
-    wrong = ~_everywhere((numbers >= low) & (numbers <= high))
-    return cursor.without(wrong, lambda _: f"{_names([leaf])} is not from {low} to {high}", values)
-
-
-def _booleans(cursor: Cursor, values: Array, numbers: Array, leaf: Leaf) -> Array:
-    return cursor.without(numbers > 1, lambda _: f"{_names([leaf])} is no boolean, which is a byte 0 or 1", values)
-
-
-# --- arrays
-
-
-def _peek_fixed_items(cursor: Cursor, leaf: Leaf, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """The items `(m, *shape)` of arrays in one block, where these end, and which records have them."""
-    wire = _together([leaf], [shape])
-    found, there = cursor.peek_bytes(wire.itemsize)
-    usual = np.ones(len(found), np.bool_)
-    items = _opened(found.view(wire).reshape(-1)["0"], leaf, shape, usual)
-    there[there] = usual
-    return items[usual], cursor.at[there] + wire.itemsize, there
-
-
-def _peek_varint_items(cursor: Cursor, leaf: Leaf, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """As `_peek_fixed_items`, where lengths and items are varints alike."""
-    count = 1
-    for length in reversed(shape):
-        count = length * count + 2
-    numbers, stops, there = cursor.peek_varints(count)
-    usual = np.ones(len(numbers), np.bool_)
-    numbers = numbers[:, np.newaxis]
-    for length in shape:
-        usual &= _everywhere((numbers[..., 0] == length) & (numbers[..., -1] == 0))
-        numbers = numbers[..., 1:-1].reshape(*numbers.shape[:-1], length, -1)
-    there[there] = usual
-    return numbers.reshape(len(numbers), *shape)[usual], stops[usual], there
-
-
-def _with_unusual(
-    cursor: Cursor, leaf: Leaf, shape: tuple[int, ...], items: Array, stops: Array, usual: Array
-) -> Array:
-    """The items of all, those of arrays in several blocks too, which are walked one by one."""
-    pieces, ends = [], []
-    good, reasons = usual.copy(), {}
-    for place in np.flatnonzero(~usual).tolist():
-        try:
-            walk = _walk(cursor, leaf, place)
-            found, end = walk.array(int(cursor.at[place]), leaf.depth)
-            if found != shape:
-                raise BrokenBlocks(f"its shape is {found}, where others have {shape}")
-            others = _plain_items(b"".join(walk.pieces), leaf, math.prod(shape))
-            pieces.append(others.reshape(shape))
-            ends.append(end)
-            good[place] = True
-        except BrokenBlocks as error:
-            reasons[place] = f"{_names([leaf])}: {error}"
-    cursor.at = cursor.at.copy()
-    cursor.at[usual] = stops
-    cursor.at[good & ~usual] = ends
-    values = np.empty((int(good.sum()), *shape), items.dtype)
-    values[usual[good]] = items
-    values[~usual[good]] = np.array(pieces).reshape(-1, *shape)
-    cursor.fail(~good, reasons.__getitem__)
-    return values
-
-
-def _plain_items(data: bytes, leaf: Leaf, count: int) -> Array:
-    """The items without their blocks."""
-    if leaf.is_varint:
-        numbers = Cursor.over([data], np.zeros(1, np.int64)).varints(count, "")
-        if not len(numbers):
-            raise BrokenBlocks("a number has more than 64 bits")
-        return numbers
-    items: Array = np.frombuffer(data, _wire_type(leaf))
-    if leaf.kind == "boolean" and (items > 1).any():
-        raise BrokenBlocks("a boolean is a byte 0 or 1")
-    return items
-
-
-def _walk(cursor: Cursor, leaf: Leaf, place: int) -> Walk:
-    return Walk(cursor.data, cursor.last, int(cursor.ends[place]), leaf.kind)
-
-
-def _walked_shapes(cursor: Cursor, leaf: Leaf) -> Iterator[tuple[int, ...]]:
-    for place in range(len(cursor.rows)):
-        try:
-            yield _walk(cursor, leaf, place).array(int(cursor.at[place]), leaf.depth)[0]
-        except BrokenBlocks:
-            pass
-
-
-def _most_common(shapes: Iterable[tuple[int, ...]]) -> tuple[int, ...] | None:
-    """Of those that hold anything; the first of equally common ones."""
-    counts = Counter(shape for shape in shapes if 0 not in shape)
-    return max(counts, key=counts.__getitem__) if counts else None
+    every = np.concatenate([quick, rest])
+    order = np.argsort(every)
+    return [np.concatenate(pair)[order] for pair in zip(first, others, strict=True)], every[order]

@@ -10,6 +10,7 @@ import numpy as np
 
 from streams.codecs import Array
 from streams.codecs.avro_schema import Leaf
+from streams.codecs.records import flat
 
 VARINT_BYTES = 10
 
@@ -41,7 +42,7 @@ def _pieces(leaf: Leaf, array: Array) -> Iterator[Array]:
     if leaf.depth:
         yield from _blocks(leaf, array)
     else:
-        yield _numbers(leaf, array.reshape(count, -1))
+        yield _numbers(leaf, flat(array))
 
 
 def _blocks(leaf: Leaf, array: Array) -> Iterator[Array]:
@@ -61,7 +62,7 @@ def _numbers(leaf: Leaf, array: Array) -> Array:
     if leaf.is_varint:
         return array.astype(np.int64)
     wire = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return wire.view(np.uint8).reshape(len(array), -1)
+    return wire.view(np.uint8).reshape(len(array), array.shape[1] * wire.dtype.itemsize)
 
 
 def zigzag_bytes(number: int) -> bytes:

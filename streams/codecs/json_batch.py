@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from streams.codecs import Array, Spec
-from streams.codecs.json_record import MAX_RECORD_BYTES
+from streams.codecs.json_record import MAX_RECORD_BYTES, may_become
 from streams.codecs.json_text import loads
 from streams.codecs.layout import Layout
 from streams.codecs.records import Records, sizes_of
@@ -98,8 +98,9 @@ def numbers(values: list[Any], spec: Spec) -> Array:
     """`(n, *shape)` in the spec's type. Raises Unlike where that is not plainly so."""
     array = np.array(values)
     whole = array.dtype.kind in "iu" or (array.dtype.kind == "b" and spec.dtype.kind != "b")
-    if array.shape[1:] != spec.shape:
+    if not may_become(array.shape[1:], spec.shape):
         raise Unlike
+    array = array.reshape(len(array), *spec.shape)
     if spec.dtype.kind == "f" and (whole or array.dtype.kind == "f"):
         with np.errstate(over="ignore"):
             converted = array.astype(spec.dtype)

@@ -88,14 +88,20 @@ def _leaves(value: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _numbers(what: str, value: Any, spec: Spec) -> Array:
-    """The value in the spec's type and shape. A flat array may stand for a nested one, and the other way round."""
+    """The value in the spec's type and shape."""
     array = _exact(what, _checked(what, value), spec)
     if not spec.is_known:
         raise BadJson(f"{what} is empty, or unlike the others")
-    same_size = math.prod(array.shape) == math.prod(spec.shape)
-    if array.shape != spec.shape and not (same_size and 1 in (array.ndim, len(spec.shape))):
+    if not may_become(array.shape, spec.shape):
         raise BadJson(f"{what} has the shape {array.shape}, where others have {spec.shape}")
     return array.reshape(spec.shape)
+
+
+def may_become(given: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """A flat array may stand for a nested one, and the other way round."""
+    return given == wanted or (
+        1 in (len(given), len(wanted)) and min(len(given), len(wanted)) > 0 and math.prod(given) == math.prod(wanted)
+    )
 
 
 def _exact(what: str, value: Any, spec: Spec) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,15 @@ class Layout:
 
     columns: tuple[Column, ...]
 
-    @property
+    @cached_property
     def is_known(self) -> bool:
         return all(column.spec.is_known for column in self.columns)
 
-    @property
+    @cached_property
     def is_named(self) -> bool:
         return self.columns[0].name != ""
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
         """Of the row: one column as it is; several flat, one after the other, in a type that holds them all."""
         if len(self.columns) == 1:
@@ -52,7 +53,7 @@ class Layout:
         dtype = np.result_type(*(column.spec.dtype for column in self.columns))
         return Spec(dtype, (sum(map(_elements, self.columns)) if self.is_known else -1,))
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """Where they are in the row; none while a length is open, and where the records have no named fields."""
         if not self.is_named or not self.is_known:
@@ -67,7 +68,7 @@ class Layout:
     def rows(self, arrays: Sequence[Array]) -> Array:
         """The rows of the columns' arrays `(n, *shape)`."""
         if len(arrays) == 1:
-            return arrays[0].astype(self.spec.dtype, copy=False)
+            return arrays[0].reshape(len(arrays[0]), *self.spec.shape).astype(self.spec.dtype, copy=False)
         count = len(arrays[0])
         rows = np.empty((count, *self.spec.shape), self.spec.dtype)
         start = 0

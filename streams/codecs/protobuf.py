@@ -27,7 +27,7 @@ from streams.codecs.layout import (
 )
 from streams.codecs.parts import PartsCodec
 from streams.codecs.protobuf_schema import Leaf, Schema, SchemaError, pool_of, schema_of
-from streams.codecs.records import Records
+from streams.codecs.records import Records, flat
 
 WHAT = {"data": "value", "label": "key (the label)"}
 PACKAGE = "headrace.rows"
@@ -155,8 +155,8 @@ def _values(leaf: Leaf, array: Array) -> list[Any]:
     if not leaf.is_vector:
         values: list[Any] = array.tolist()
         return values
-    flat = array.reshape(len(array), -1)
-    return list(map(bytes, flat)) if leaf.is_bytes else flat.tolist()
+    vectors = flat(array)
+    return list(map(bytes, vectors)) if leaf.is_bytes else vectors.tolist()
 
 
 def _settled(column: Column, lengths: list[int]) -> Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,11 @@ import numpy as np
 from streams.codecs import Array
 
 Records = Sequence[bytes | None]
+
+
+def flat(array: Array) -> Array:
+    """`(n, everything)`: a row each, of none too, where numpy's -1 has no answer."""
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def sizes_of(records: Records) -> Array:
