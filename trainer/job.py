@@ -8,7 +8,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -135,7 +135,15 @@ class Job:
         known = Outcome(split_sizes=data.sizes, decode_error_count=data.spool.decode_error_count)
         known.reading_time.FromNanoseconds(round(data.spool.reading_s * 1e9))
         self._learn(known)
+        self._learn_config(data.spool.config)
         return data
+
+    def _learn_config(self, config: Mapping[str, str]) -> None:
+        """What the records decided about their format: an inference then decodes its questions alike."""
+        stream = self._outcome.stream
+        if any(stream.input_config.get(name) != value for name, value in config.items()):
+            stream.input_config.update(config)
+            self._reporter.outcome(Outcome(stream=stream))
 
     def _tell_waiting(self, wait: Wait) -> None:
         """The stream was announced before all of it was written."""
