@@ -8,19 +8,16 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-import numpy as np
-from google.protobuf import struct_pb2
-from google.protobuf.json_format import MessageToDict
-
 from control_plane.answers import DEAD_LETTER_SUFFIX, REQUEST_HEADER, Refused
 from control_plane.posting import Place, post
+from control_plane.samples import encode_sample
 from control_plane.store import Store, inferences, results, states
 from control_plane.tails import Answer, Prediction, Tails
 from control_plane.validation import refuse
 from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument, not_yet
 from headrace.v1 import error_pb2, inference_pb2, predictions_pb2, stream_pb2
 from headrace.v1.predictions_pb2_grpc import PredictionsServicer
-from streams.codecs import Array, Codec, Spec, codec_for
+from streams.codecs import Codec, codec_for
 from streams.kafka import KafkaSettings
 
 WATCH_LIMIT_S = 600.0
@@ -55,7 +52,7 @@ class Predictions(PredictionsServicer):
     async def Predict(self, request: predictions_pb2.PredictRequest, context: Any) -> predictions_pb2.PredictResponse:
         inference = await self._inference(request.inference_id)
         _check_answers(inference)
-        question = _encode(await self._codec(inference), request.sample)
+        question = encode_sample(await self._codec(inference), request.sample)
         wait_s = _wait_s(request, context.time_remaining())
         request_id = str(uuid.uuid4())
         async with self._tail_of(inference) as tail:
@@ -115,44 +112,6 @@ def _check_answers(inference: inference_pb2.Inference) -> None:
     formats = (stream_pb2.DATA_FORMAT_UNSPECIFIED, stream_pb2.DATA_FORMAT_JSON)
     if inference.output_format not in formats:
         raise not_yet("Predict with an output format other than JSON", "read the output topic")
-
-
-def _encode(codec: Codec, sample: struct_pb2.Value) -> bytes:
-    spec = codec.sample_spec
-    if not sample.WhichOneof("kind"):
-        refuse([FieldViolation("sample", "must be a number, or nested lists of numbers")])
-    (record,) = codec.encode_samples(_shaped(_array(MessageToDict(sample), spec), spec)[np.newaxis])
-    return record
-
-
-def _array(sample: Any, spec: Spec) -> Array:
-    """The sample in the type of the records; InvalidArgument where that type cannot hold it."""
-    try:
-        given = np.asarray(sample)
-        if given.dtype.kind not in "biuf":
-            raise ValueError("not numbers")
-        array = given.astype(spec.dtype)
-    except (ValueError, TypeError):
-        rule = "must be a number, or lists of numbers nested evenly"
-        refuse([FieldViolation("sample", rule)])
-        raise
-    if spec.dtype.kind in "biu" and not np.array_equal(array, given):
-        refuse([FieldViolation("sample", f"has numbers that {spec.dtype.name} cannot hold")])
-    return array
-
-
-def _shaped(array: Array, spec: Spec) -> Array:
-    if not spec.is_known:
-        return array
-    if array.size != np.prod(spec.shape, dtype=np.int64):
-        raise InvalidArgument(
-            error_pb2.REASON_SCHEMA_MISMATCH,
-            f"the sample has the shape {list(array.shape)}, but the model takes {list(spec.shape)}",
-            fields=[FieldViolation("sample", f"must have the shape {list(spec.shape)}")],
-            given_shape=list(array.shape),
-            shape=list(spec.shape),
-        )
-    return array.reshape(spec.shape)
 
 
 def _wait_s(request: predictions_pb2.PredictRequest, remaining_s: float | None) -> float:

@@ -90,25 +90,37 @@ def place_of(error: BaseException) -> tuple[str, int, int]:
 def unless_theirs(error: Exception, otherwise: Failure) -> Failure:
     """What an exception means while data meet the code for the first time.
 
-    One that the code raises itself is about the code. One from the library below it says that data and model do not
-    fit: that is `otherwise`, with the place in the code that it came through.
+    One that the code raises or causes by a mistake of its own (an attribute or a name that is not there, a call with
+    wrong arguments) is about the code. One from an operator of the library says that data and model do not fit: that is
+    `otherwise`, with the place in the code that it came through.
     """
     known = failure_of(error)
-    if known.reason != "CODE_ERROR" or _is_theirs(error):
+    if known.reason != "CODE_ERROR" or (known.facts["file"] and (_is_raised_there(error) or not _is_of_data(error))):
         return known
     otherwise.facts.update({name: value for name, value in known.facts.items() if name in ("file", "line", "column")})
     return otherwise
 
 
-def _is_theirs(error: BaseException) -> bool:
+def _is_raised_there(error: BaseException) -> bool:
+    """Whether a `raise` of the person's code made it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None or trace.tb_frame.f_code.co_filename not in FILENAMES:
         return False
-    instruction = trace.tb_frame.f_code.co_code[trace.tb_lasti]
-    # Operators of tensors raise these in the line that uses them.
-    return instruction == dis.opmap["RAISE_VARARGS"] or not isinstance(error, RuntimeError | ValueError | IndexError)
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+
+
+def _is_of_data(error: BaseException) -> bool:
+    """Whether operators raise such errors for values, shapes and types that they cannot work with."""
+    if isinstance(error, NotImplementedError | RecursionError):
+        return False  # Python's own kinds of RuntimeError.
+    # The second is TensorFlow's; this module serves both frameworks and imports neither.
+    return isinstance(error, RuntimeError | ValueError | IndexError) or _has_kind(error, "OpError")
+
+
+def _has_kind(error: BaseException, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(error).__mro__)
 
 
 def place_of_model(code: str) -> dict[str, object]:

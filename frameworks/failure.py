@@ -24,7 +24,7 @@ class CancelledError(Failure):
         super().__init__("CANCELLED", "the training was stopped")
 
 
-def schema_mismatch(what: str, given: object, taken: object) -> Failure:
-    """`what` are the samples or the labels; `given` is what the stream has and `taken` what the model takes."""
-    message = f"the stream's {what} have the shape {given}, but the model takes {taken}"
-    return Failure("SCHEMA_MISMATCH", message, given=given, taken=taken)
+def schema_mismatch(what: str, actual: object, expected: object) -> Failure:
+    """`what` are the samples or the labels; `actual` is what the stream has and `expected` what the model takes."""
+    message = f"the stream's {what} have the shape {actual}, but the model takes {expected}"
+    return Failure("SCHEMA_MISMATCH", message, expected=expected, actual=actual)

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from frameworks.arguments import Known
-from frameworks.rows import Columns, Rows
+from frameworks.fields import Columns, Inputs
+from frameworks.rows import Rows
 
 
 class Events(Protocol):
@@ -92,6 +93,9 @@ class Framework(Protocol):
 
     def describe(self, model: Any) -> Described:
         """What the model takes and gives."""
+
+    def inputs(self, model: Any) -> Inputs:
+        """The names of the model's inputs, if it has several."""
 
     def fit(self, model: Any, training: Training, begin: Callable[[Plan], Events]) -> None:
         """Trains. Calls `begin` once, after all checks and before the first step."""

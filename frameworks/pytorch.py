@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import random
-from collections.abc import Callable, Generator, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,11 @@ from frameworks.arguments import Known, boolean, number, one_of, parameters_of, 
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
 from frameworks.failure import Failure, schema_mismatch
+from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Plan, Scores, Training
 from frameworks.framework import Events as TrainingEvents
-from frameworks.rows import Columns, EpochOrder, Rows, check_class_numbers, shapes_of
+from frameworks.rows import EpochOrder, Rows, check_class_numbers, shapes_of
+from frameworks.work import Work, threads_for
 
 LOADER_CHECKS = {
     "shuffle": boolean,
@@ -67,6 +70,7 @@ class PyTorch:
         threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
         if threads:
             torch.set_num_threads(threads)
+        self._threads = torch.get_num_threads()
 
     def warm_up(self) -> None:
         """Makes a tiny model and its optimizer: the first optimizer of a process imports a compiler."""
@@ -110,14 +114,18 @@ class PyTorch:
         _Parts.of(model)
 
     def describe(self, model: nn.Module) -> Described:
-        """The parameters, and inputs and outputs where a try with the first layer's size succeeds."""
+        """The parameters, and inputs and outputs where a try with the first layer's size succeeds.
+
+        Of several inputs only the names are known: their shapes are empty.
+        """
         sizes = [(int(parameter.numel()), bool(parameter.requires_grad)) for parameter in _known_parameters(model)]
         described = Described(
             parameter_count=sum(size for size, _ in sizes),
             trainable_parameter_count=sum(size for size, trained in sizes if trained),
             summary=str(model),
         )
-        example = _example(model)
+        described.inputs = [{"name": name, "dtype": "float32", "shape": []} for name in self.inputs(model).required]
+        example = None if described.inputs else _example(model)
         answers = None if example is None else _try(model, example)
         if example is not None and answers is not None:
             described.inputs = [{"name": _input_name(model), "dtype": "float32", "shape": [-1, *example.shape[1:]]}]
@@ -126,12 +134,21 @@ class PyTorch:
             ]
         return described
 
+    def inputs(self, model: nn.Module) -> Inputs:
+        """The parameters of forward(), if it needs several."""
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        named = [each for each in _forward_parameters(model) if each.kind in by_name]
+        required = tuple(each.name for each in named if each.default is each.empty)
+        if len(required) < 2:
+            return Inputs()
+        return Inputs(required, tuple(each.name for each in named if each.default is not each.empty))
+
     def fit(self, model: nn.Module, training: Training, begin: Callable[[Plan], TrainingEvents]) -> None:
         """Trains by Ignite's supervised trainer; metrics of the training are those of its own outputs."""
         arguments = {"max_epochs": 1, "shuffle": True, "drop_last": False, **training.arguments}
         model.to(self._device)
         parts = _Parts.of(model)
-        convert = self._check_data(model, parts, training)
+        convert, work = self._check_data(model, parts, training)
         order = EpochOrder(
             rows=len(training.rows),
             batch_size=training.batch_size,
@@ -154,7 +171,7 @@ class PyTorch:
             lambda rows: self._evaluate(model, rows, {}, training.batch_size, convert),
         )
         data = _Feed(training.rows, convert, _loader_arguments(arguments))
-        with closing(data.epochs(order)) as batches:
+        with threads_for(work, self._threads), closing(data.epochs(order)) as batches:
             trainer.run(batches, max_epochs=arguments["max_epochs"], epoch_length=order.steps)
 
     def evaluate(
@@ -162,8 +179,9 @@ class PyTorch:
     ) -> dict[str, float]:
         """The model's own metrics, and its loss, over the rows."""
         model.to(self._device)
-        convert = self._conversion(model, _Parts.of(model), rows, batch_size, keep_integers)
-        return self._evaluate(model, rows, arguments, batch_size, convert)
+        convert, work = self._conversion(model, _Parts.of(model), rows, batch_size, keep_integers)
+        with threads_for(work, self._threads):
+            return self._evaluate(model, rows, arguments, batch_size, convert)
 
     def scores(self, model: Any, rows: Rows, batch_size: int, *, keep_integers: bool) -> Scores | None:
         """The model's answers for all rows, if it has a single output."""
@@ -184,7 +202,7 @@ class PyTorch:
             try:
                 answers = _call(model, self._samples(model, columns, keep_integers))
             except Exception as error:
-                raise unless_theirs(error, _samples_mismatch(columns, error)) from error
+                raise unless_theirs(error, _samples_mismatch(model, columns, error)) from error
         return _named_outputs(answers)
 
     def warm(self, model: nn.Module, max_rows: int, *, keep_integers: bool) -> None:
@@ -217,7 +235,7 @@ class PyTorch:
             return torch.from_numpy(array.astype(np.int64)).to(self._device)
         return _tensor(array).to(self._device, dtype)
 
-    def _check_data(self, model: nn.Module, parts: _Parts, training: Training) -> Conversion:
+    def _check_data(self, model: nn.Module, parts: _Parts, training: Training) -> tuple[Conversion, Work]:
         """Runs model and loss on the first rows, so that data which do not fit fail before the first step."""
         if len(training.rows) == 0:
             raise Failure("EMPTY_STREAM", "there are no rows to train on")
@@ -227,15 +245,17 @@ class PyTorch:
 
     def _conversion(
         self, model: nn.Module, parts: _Parts, rows: Rows, batch_size: int, keep_integers: bool
-    ) -> Conversion:
-        """How labels have to look for this model and loss, found by a try with the first rows."""
-        samples, labels = rows.take(np.arange(min(len(rows), batch_size)))
+    ) -> tuple[Conversion, Work]:
+        """How labels have to look for this model and loss, and the work of a batch: found by a try with the first."""
+        samples, labels = rows.first(batch_size)
         model.eval()
+        work = Work()
         with torch.no_grad():
             try:
-                answers = _call(model, self._samples(model, samples, keep_integers))
+                with work.counted(model):
+                    answers = _call(model, self._samples(model, samples, keep_integers))
             except Exception as error:
-                raise unless_theirs(error, _samples_mismatch(samples, error)) from error
+                raise unless_theirs(error, _samples_mismatch(model, samples, error, rows.fields)) from error
             convert = Conversion.fitting(self, model, labels, answers, keep_integers)
             if isinstance(parts.loss, nn.CrossEntropyLoss | nn.NLLLoss) and convert.classes:
                 check_class_numbers(rows, convert.classes, parts.loss.ignore_index)
@@ -244,7 +264,7 @@ class PyTorch:
                 parts.loss(answers, target)
             except Exception as error:
                 raise unless_theirs(error, _labels_mismatch(labels, answers, error)) from error
-        return convert
+        return convert, work
 
     def _trainer(
         self,
@@ -492,9 +512,15 @@ def _try(model: nn.Module, example: torch.Tensor) -> dict[str, np.ndarray] | Non
         model.train(was_training)
 
 
+def _forward_parameters(model: nn.Module) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return []  # A compiled function may have none that Python knows.
+
+
 def _input_name(model: nn.Module) -> str:
-    names = list(inspect.signature(model.forward).parameters)
-    return names[0] if names else "input"
+    return next((each.name for each in _forward_parameters(model)), "input")
 
 
 def _call(model: nn.Module, inputs: Any) -> Any:
@@ -529,8 +555,26 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _samples_mismatch(samples: Columns, error: Exception) -> Failure:
-    return schema_mismatch("samples", shapes_of(samples), f"something else ({error})"[:1000])
+def _samples_mismatch(model: nn.Module, samples: Columns, error: Exception, fields: Sequence[Field] = ()) -> Failure:
+    """`fields`: what the rows consist of."""
+    return schema_mismatch("samples", shapes_of(samples, fields), f"{_taken(model, error)} ({error})"[:1000])
+
+
+def _taken(model: nn.Module, error: Exception) -> str:
+    """What the model takes, as far as it can be known: the shape that its first layer gives away, and who refused."""
+    example = _example(model)
+    known = example is not None and _try(model, example) is not None
+    shape = str(tuple(example.shape[1:])) if example is not None and known else "something else"
+    layer = _refusing_layer(model, error)
+    return f"{shape}: its layer {layer} refuses them" if layer else shape
+
+
+def _refusing_layer(model: nn.Module, error: Exception) -> str:
+    """The innermost layer that the error came through, such as `net.0, Linear(in_features=4, …)`."""
+    names = {id(layer): name for name, layer in model.named_modules() if name and not list(layer.children())}
+    through = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    layers = [layer for layer in through if id(layer) in names]
+    return f"{names[id(layers[-1])]}, {layers[-1]}," if layers else ""
 
 
 def _labels_mismatch(labels: Columns | None, answers: Any, error: Exception) -> Failure:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from frameworks.failure import Failure
+from frameworks.fields import Columns, Field, Inputs, by_input, feeding, shown
 
-Columns = Mapping[str, np.ndarray]
 # How many bytes of rows are copied at a time when a data set is loaded.
 LOAD_BYTES = 64 * 1024 * 1024
 
@@ -25,9 +25,15 @@ class Rows:
     labels: Columns | None
     index: np.ndarray
     """int64: positions in the arrays."""
+    fields: tuple[Field, ...] = ()
+    """What a row of the only samples consists of, where the records have named fields."""
+    chosen: tuple[Field, ...] = ()
+    """The fields that are taken, each as samples of its name. None: the samples as they are."""
 
     @classmethod
-    def open(cls, samples: Any, labels: Any, rows: str | None, in_memory_bytes: int) -> Rows:
+    def open(
+        cls, samples: Any, labels: Any, rows: str | None, in_memory_bytes: int, fields: Sequence[Field] = ()
+    ) -> Rows:
         """Maps the .npy files read-only, and loads the chosen rows when they take at most `in_memory_bytes`.
 
         `samples` and `labels` are paths, or paths by name.
@@ -35,7 +41,7 @@ class Rows:
         sample_arrays, label_arrays = _map_files(samples), None if labels is None else _map_files(labels)
         count = _common_length({**sample_arrays, **{f"label {k}": v for k, v in (label_arrays or {}).items()}})
         index = np.arange(count) if rows is None else _load_index(Path(rows), count)
-        opened = cls(sample_arrays, label_arrays, index)
+        opened = cls(sample_arrays, label_arrays, index, tuple(fields))
         return opened.loaded() if opened.size_bytes <= in_memory_bytes else opened
 
     def __len__(self) -> int:
@@ -47,11 +53,19 @@ class Rows:
         arrays = [*self.samples.values(), *(self.labels or {}).values()]
         return sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays) * len(self)
 
+    def feeding(self, inputs: Inputs) -> Rows:
+        """The same rows as a model with these inputs takes them. Raises SCHEMA_MISMATCH when it does not."""
+        return replace(self, chosen=feeding(inputs, self.samples, self.fields))
+
     def take(self, positions: np.ndarray) -> tuple[Columns, Columns | None]:
         """Copies of samples and labels at some positions among the chosen rows, in that order."""
         places = self.index[positions]
-        samples = {name: array[places] for name, array in self.samples.items()}
+        samples = by_input({name: array[places] for name, array in self.samples.items()}, self.chosen)
         return samples, None if self.labels is None else {name: array[places] for name, array in self.labels.items()}
+
+    def first(self, count: int) -> tuple[Columns, Columns | None]:
+        """The first rows; no rows tell their types and shapes."""
+        return self.take(np.arange(min(count, len(self))))
 
     def loaded(self) -> Rows:
         """The same rows as arrays in memory, in the order of `index`."""
@@ -59,7 +73,7 @@ class Rows:
         labels = (
             None if self.labels is None else {name: _load(array, self.index) for name, array in self.labels.items()}
         )
-        return Rows(samples, labels, np.arange(len(self)))
+        return replace(self, samples=samples, labels=labels, index=np.arange(len(self)))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Columns, Columns | None]]:
         """All rows once, in order."""
@@ -170,10 +184,13 @@ def _shuffled(rows: int, chunk: int, seed: int, number: int) -> np.ndarray:
     return np.concatenate([np.arange(start, min(start + chunk, rows)) for start in starts])
 
 
-def shapes_of(columns: Columns) -> Any:
-    """The shape of one row, or shapes by name, for messages."""
+def shapes_of(columns: Columns, fields: Sequence[Field] = ()) -> str:
+    """The shape of one row, with the fields that it consists of, or shapes by name: for messages."""
     shapes = {name: tuple(array.shape[1:]) for name, array in columns.items()}
-    return shapes[""] if set(shapes) == {""} else shapes
+    if set(shapes) != {""}:
+        return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+    of_fields = f" of the fields {shown(field.name for field in fields)}" if fields else ""
+    return f"{shapes['']}{of_fields}"
 
 
 def check_class_numbers(rows: Rows, class_count: int, ignored: int | None = None) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from frameworks.arguments import (
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
 from frameworks.failure import Failure, schema_mismatch
+from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Events, Plan, Scores, Training
-from frameworks.rows import Columns, EpochOrder, Rows, check_class_numbers, shapes_of
+from frameworks.rows import EpochOrder, Rows, check_class_numbers, shapes_of
 
 VERBOSITY = one_of("auto", 0, 1, 2)
 FIT_CHECKS = {
@@ -100,9 +101,14 @@ class TensorFlow:
             parameter_count=model.count_params() if model.built else 0,
             trainable_parameter_count=trainable,
             summary="\n".join(lines),
-            inputs=[_spec(tensor.name, tensor) for tensor in _declared(model, "inputs")],
+            inputs=[_spec(name, tensor) for name, tensor in _declared_inputs(model).items()],
             outputs=[_spec(name, tensor) for name, tensor in _declared_outputs(model).items()],
         )
+
+    def inputs(self, model: keras.Model) -> Inputs:
+        """The names of several declared inputs."""
+        names = tuple(_declared_inputs(model))
+        return Inputs(names) if len(names) > 1 else Inputs()
 
     def fit(self, model: keras.Model, training: Training, begin: Callable[[Plan], Events]) -> None:
         """Trains by Keras' own `fit`, on a data set that repeats for as long as the training goes on."""
@@ -154,21 +160,18 @@ class TensorFlow:
     def predict(self, model: keras.Model, columns: Columns, *, keep_integers: bool) -> dict[str, np.ndarray]:
         """float32 outputs by name, by one traced function for any number of rows."""
         _check_samples(model, columns)
-        fixed = _fixed_batch(model)
-        if fixed is None:
-            return self._predict_once(model, columns, keep_integers)
-        rows = len(next(iter(columns.values())))
-        parts = [
-            self._predict_once(model, _padded(columns, start, fixed), keep_integers) for start in range(0, rows, fixed)
-        ]
-        return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]} if parts else {}
+        try:
+            return self._predict(model, columns, keep_integers)
+        except Exception as error:
+            raise unless_theirs(error, _samples_mismatch(columns, error)) from error
 
     def warm(self, model: keras.Model, max_rows: int, *, keep_integers: bool) -> None:
         """Traces the prediction for the declared inputs."""
-        declared = _declared(model, "inputs")
-        if not declared or any(size is None for tensor in declared for size in tensor.shape[1:]):
+        declared = _declared_inputs(model)
+        if not declared or any(size is None for tensor in declared.values() for size in tensor.shape[1:]):
             return
-        columns = {_key(declared, t): np.zeros((max_rows, *t.shape[1:]), _dtype(t)) for t in declared}
+        zeros = {name: np.zeros((max_rows, *t.shape[1:]), _dtype(t)) for name, t in declared.items()}
+        columns = zeros if len(zeros) > 1 else {"": next(iter(zeros.values()))}
         self.predict(model, columns, keep_integers=keep_integers)
 
     def save(self, model: keras.Model, folder: Path) -> list[dict[str, str]]:
@@ -189,6 +192,16 @@ class TensorFlow:
             raise Failure("CHECKPOINT_CORRUPT", f"{path.name} does not hold this model's weights: {error}") from error
         return model
 
+    def _predict(self, model: keras.Model, columns: Columns, keep_integers: bool) -> dict[str, np.ndarray]:
+        fixed = _fixed_batch(model)
+        if fixed is None:
+            return self._predict_once(model, columns, keep_integers)
+        rows = len(next(iter(columns.values())))
+        parts = [
+            self._predict_once(model, _padded(columns, start, fixed), keep_integers) for start in range(0, rows, fixed)
+        ]
+        return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]} if parts else {}
+
     def _predict_once(self, model: keras.Model, columns: Columns, keep_integers: bool) -> dict[str, np.ndarray]:
         feed = _Feed(model, keep_integers)
         key = tuple((name, array.dtype.str, array.shape[1:]) for name, array in columns.items())
@@ -204,15 +217,14 @@ class _Feed:
     """Turns rows into what a model is fed: the right structure and types, batch by batch, in TensorFlow's threads."""
 
     def __init__(self, model: keras.Model, keep_integers: bool) -> None:
-        self._declared = _declared(model, "inputs")
+        self._declared = _declared_inputs(model)
         self._keep_integers = keep_integers
 
     def inputs(self, columns: Mapping[str, Any]) -> Any:
         """Tensors by column name as the model takes them."""
         if len(columns) == 1:
-            return self._cast(next(iter(columns.values())), self._declared[0] if len(self._declared) == 1 else None)
-        declared = {tensor.name: tensor for tensor in self._declared}
-        return {name: self._cast(tensor, declared.get(name)) for name, tensor in columns.items()}
+            return self._cast(next(iter(columns.values())), len(self._declared) == 1)
+        return {name: self._cast(tensor, name in self._declared) for name, tensor in columns.items()}
 
     def epochs(self, rows: Rows, order: EpochOrder, epochs: int) -> tf.data.Dataset:
         """The batches of all epochs, one after the other.
@@ -224,8 +236,7 @@ class _Feed:
 
         def read() -> Iterator[Any]:
             for positions in order.chunks(epochs, steps):
-                samples, labels = rows.take(positions)
-                yield samples, labels or {}
+                yield _columns_of(rows.take(positions))
 
         def cut(samples: Mapping[str, Any], labels: Mapping[str, Any]) -> tf.data.Dataset:
             size = tf.minimum(order.batch_size, tf.shape(next(iter(samples.values())))[0])
@@ -236,7 +247,7 @@ class _Feed:
 
         specs = tuple(
             {name: tf.TensorSpec((None, *array.shape[1:]), array.dtype) for name, array in columns.items()}
-            for columns in (rows.samples, rows.labels or {})
+            for columns in _columns_of(rows.first(0))
         )
         chunks = tf.data.Dataset.from_generator(read, output_signature=specs).prefetch(1)
         return chunks.flat_map(cut).prefetch(tf.data.AUTOTUNE)
@@ -252,12 +263,18 @@ class _Feed:
             return (self.inputs(columns),)
         return self.inputs(columns), next(iter(labels.values())) if len(labels) == 1 else dict(labels)
 
-    def _cast(self, tensor: tf.Tensor, declared: Any) -> tf.Tensor:
-        if declared is not None:
+    def _cast(self, tensor: tf.Tensor, declared: bool) -> tf.Tensor:
+        if declared:
             return tensor  # Keras casts it inside the step: the narrower type is the quicker one to move.
         if tensor.dtype.is_floating or self._keep_integers:
             return tensor
         return tf.cast(tensor, keras.config.floatx())
+
+
+def _columns_of(taken: tuple[Columns, Columns | None]) -> tuple[Columns, Columns]:
+    """TensorFlow's structures have no None in them."""
+    samples, labels = taken
+    return samples, labels or {}
 
 
 class _EpochEvents(keras.callbacks.Callback):  # type: ignore[misc]
@@ -308,14 +325,14 @@ def _check_data(model: keras.Model, training: Training) -> None:
     """Runs the model and its loss on the first rows, so that data which do not fit fail before the first step."""
     if len(training.rows) == 0:
         raise Failure("EMPTY_STREAM", "there are no rows to train on")
-    _check_samples(model, training.rows.samples)
-    samples, labels = training.rows.take(np.arange(min(len(training.rows), training.batch_size)))
+    samples, labels = training.rows.first(training.batch_size)
+    _check_samples(model, samples, training.rows.fields)
     feed = _Feed(model, training.keep_integers)
     inputs = feed.inputs({name: tf.constant(array) for name, array in samples.items()})
     try:
         outputs = model(inputs, training=False)
     except Exception as error:
-        raise unless_theirs(error, _samples_mismatch(samples, error)) from error
+        raise unless_theirs(error, _samples_mismatch(samples, error, training.rows.fields)) from error
     if labels is None or type(model).train_step is not keras.Model.train_step:
         return
     if _is_sparse(model.loss) and hasattr(outputs, "shape"):
@@ -334,25 +351,34 @@ def _check_labels(model: keras.Model, inputs: Any, labels: Columns, outputs: Any
         raise unless_theirs(error, mismatch) from error
 
 
-def _check_samples(model: keras.Model, columns: Columns) -> None:
-    declared = _declared(model, "inputs")
+def _check_samples(model: keras.Model, columns: Columns, fields: Sequence[Field] = ()) -> None:
+    """`fields`: what the rows consist of, for the message."""
+    declared = _declared_inputs(model)
     if not declared:
         return
-    if len(columns) != len(declared):
-        given, taken = sorted(columns), sorted(tensor.name for tensor in declared)
-        raise Failure("SCHEMA_MISMATCH", f"the stream has the inputs {given}, but the model takes {taken}")
-    for tensor in declared:
-        key = _key(declared, tensor)
-        array = next(iter(columns.values())) if len(declared) == 1 else columns.get(key)
-        if array is None:
-            raise Failure("SCHEMA_MISMATCH", f"the model's input {key!r} is missing; the stream has {sorted(columns)}")
-        shape, wanted = tuple(array.shape[1:]), tuple(tensor.shape[1:])
-        if len(shape) != len(wanted) or any(w not in (None, g) for g, w in zip(shape, wanted, strict=True)):
-            raise schema_mismatch("samples", shape, wanted)
+    given = columns if len(declared) > 1 or len(columns) > 1 else dict(zip(declared, columns.values(), strict=True))
+    if any(name not in given or not _fits(given[name], tensor) for name, tensor in declared.items()):
+        raise schema_mismatch("samples", shapes_of(columns, fields), _shapes_taken(declared))
+    if len(given) > len(declared):
+        raise schema_mismatch("samples", shapes_of(columns, fields), f"only {_shapes_taken(declared)}")
 
 
-def _samples_mismatch(samples: Columns, error: Exception) -> Failure:
-    return schema_mismatch("samples", shapes_of(samples), f"something else ({_first_line(error)})")
+def _fits(array: np.ndarray, declared: Any) -> bool:
+    shape, wanted = tuple(array.shape[1:]), tuple(declared.shape[1:])
+    if {shape, wanted} == {(), (1,)}:
+        return True  # Keras makes the one of the other.
+    return len(shape) == len(wanted) and all(w in (None, g) for g, w in zip(shape, wanted, strict=True))
+
+
+def _shapes_taken(declared: Mapping[str, Any]) -> str:
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in declared.items()}
+    if len(shapes) == 1:
+        return str(next(iter(shapes.values())))
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+
+
+def _samples_mismatch(samples: Columns, error: Exception, fields: Sequence[Field] = ()) -> Failure:
+    return schema_mismatch("samples", shapes_of(samples, fields), f"something else ({_first_line(error)})")
 
 
 def _first_line(error: Exception) -> str:
@@ -371,10 +397,6 @@ def _declared(model: keras.Model, which: str) -> list[Any]:
         return []
 
 
-def _key(declared: list[Any], tensor: Any) -> str:
-    return "" if len(declared) == 1 else str(tensor.name)
-
-
 def _dtype(tensor: Any) -> str:
     return str(tf.as_dtype(tensor.dtype).as_numpy_dtype.__name__)
 
@@ -383,20 +405,32 @@ def _spec(name: str, tensor: Any) -> dict[str, Any]:
     return {"name": name, "dtype": _dtype(tensor), "shape": [-1 if size is None else size for size in tensor.shape]}
 
 
+def _declared_inputs(model: keras.Model) -> dict[str, Any]:
+    """The declared inputs by the names that they are fed by; nothing for a model that does not declare them."""
+    tensors = _declared(model, "inputs")
+    structure = getattr(_graph(model), "input", None) if tensors else None
+    if isinstance(structure, Mapping):
+        return dict(structure)
+    return {str(tensor.name): tensor for tensor in tensors}
+
+
 def _declared_outputs(model: keras.Model) -> dict[str, Any]:
     """The declared outputs by the names that predictions carry; nothing for a model that does not declare them."""
     tensors = _declared(model, "outputs")
-    # A Sequential keeps the graph of its layers here.
-    functional = getattr(model, "_functional", None) or model
-    structure = getattr(functional, "output", None) if tensors else None
+    structure = getattr(_graph(model), "output", None) if tensors else None
     if isinstance(structure, Mapping):
         return dict(structure)
-    return dict(zip(getattr(functional, "output_names", []), tensors, strict=False))
+    return dict(zip(getattr(_graph(model), "output_names", []), tensors, strict=False))
+
+
+def _graph(model: keras.Model) -> Any:
+    """What knows the structure of inputs and outputs: a Sequential keeps the graph of its layers apart."""
+    return getattr(model, "_functional", None) or model
 
 
 def _fixed_batch(model: keras.Model) -> int | None:
     """The number of rows that a model declared with `batch_size` takes at a time."""
-    sizes = {tensor.shape[0] for tensor in _declared(model, "inputs") if tensor.shape[0] is not None}
+    sizes = {tensor.shape[0] for tensor in _declared_inputs(model).values() if tensor.shape[0] is not None}
     return int(min(sizes)) if sizes else None
 
 

@@ -27,6 +27,7 @@ from frameworks import arguments
 from frameworks.code import failure_of, place_of_model, run_code
 from frameworks.confusion import count_confusion
 from frameworks.failure import CancelledError, Failure
+from frameworks.fields import Field, by_input, feeding, shown
 from frameworks.framework import Framework, Plan, Training
 from frameworks.rows import Rows
 from sandbox.frames import Frame, read_frame, write_frame
@@ -176,8 +177,11 @@ class Worker:
         fields = request.fields
         self._keep_integers = fields["keep_integers"]
         self._framework.seed(fields["seed"])
+        model = self._built_model()
+        rows = self._open_rows(fields, "training_rows")
+        _tell_unused(rows)
         training = Training(
-            rows=_open_rows(fields, "training_rows"),
+            rows=rows,
             validation=self._validation_rows(fields),
             batch_size=fields["batch_size"],
             arguments=arguments.values_of(fields["fit_args"], self._framework.fit_arguments, "fit_args"),
@@ -185,22 +189,22 @@ class Worker:
             keep_integers=self._keep_integers,
         )
         arguments.values_of(fields["evaluate_args"], self._framework.evaluate_arguments, "evaluate_args")
-        self._framework.fit(self._built_model(), training, lambda plan: Report(self, self._pipes, plan))
+        self._framework.fit(model, training, lambda plan: Report(self, self._pipes, plan))
         return Frame("result")
 
     def _validation_rows(self, fields: Mapping[str, Any]) -> Rows | None:
         if fields["validation_rows"] is None:
             return None
-        rows = _open_rows(fields, "validation_rows")
+        rows = self._open_rows(fields, "validation_rows")
         return rows if len(rows) else None
 
     def _evaluate(self, request: Frame) -> Frame:
         fields = request.fields
         given = arguments.values_of(fields["evaluate_args"], self._framework.evaluate_arguments, "evaluate_args")
-        rows, batch_size = _open_rows(fields, "rows"), fields["batch_size"]
+        model, keep_integers = self._built_model(), fields["keep_integers"]
+        rows, batch_size = self._open_rows(fields, "rows"), fields["batch_size"]
         if len(rows) == 0:
             raise Failure("EMPTY_STREAM", "there are no rows to evaluate")
-        model, keep_integers = self._built_model(), fields["keep_integers"]
         metrics = self._framework.evaluate(model, rows, given, batch_size, keep_integers=keep_integers)
         if not fields["confusion_matrix"] or rows.labels is None:
             return Frame("result", {"metrics": metrics})
@@ -225,8 +229,16 @@ class Worker:
         return Frame("result")
 
     def _predict(self, request: Frame) -> Frame:
-        outputs = self._framework.predict(self._built_model(), request.arrays, keep_integers=self._keep_integers)
-        return Frame("result", {}, outputs)
+        model = self._built_model()
+        chosen = feeding(self._framework.inputs(model), request.arrays, _fields_of(request.fields))
+        columns = by_input(request.arrays, chosen)
+        return Frame("result", {}, self._framework.predict(model, columns, keep_integers=self._keep_integers))
+
+    def _open_rows(self, fields: Mapping[str, Any], which: str) -> Rows:
+        rows = Rows.open(
+            fields["samples"], fields["labels"], fields[which], fields["in_memory_bytes"], _fields_of(fields)
+        )
+        return rows.feeding(self._framework.inputs(self._model))
 
     def _built_model(self) -> Any:
         if self._model is None:
@@ -287,8 +299,16 @@ def _placed_in(code: str) -> Iterator[None]:
         raise
 
 
-def _open_rows(fields: Mapping[str, Any], which: str) -> Rows:
-    return Rows.open(fields["samples"], fields["labels"], fields[which], fields["in_memory_bytes"])
+def _fields_of(request: Mapping[str, Any]) -> tuple[Field, ...]:
+    return tuple(Field.of(each) for each in request["fields"])
+
+
+def _tell_unused(rows: Rows) -> None:
+    """Nothing of the data is left out in silence: this is in the log of the run."""
+    taken = {field.start for field in rows.chosen}
+    unused = [field.name for field in rows.fields if field.start not in taken]
+    if taken and unused:
+        print(f"the model has no input for these fields of the stream, which are not used: {shown(unused)}")
 
 
 def _framework(name: str) -> Framework:

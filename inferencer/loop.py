@@ -30,7 +30,7 @@ from inferencer.delivery import Delivery, OutcomeLostError
 from inferencer.pace import CommitPace
 from inferencer.predictor import Answers, Columns
 from inferencer.status import Status
-from streams.codecs import Codec
+from streams.codecs import Codec, Field
 from streams.group import GroupReader
 from streams.kafka import Message, headers_of
 
@@ -81,8 +81,8 @@ class Batch:
 class BatchModel(Protocol):
     """Answers one batch at a time; between the two calls the loop reads the next one."""
 
-    def ask(self, columns: Columns) -> None:
-        """Takes rows, without waiting for their answers."""
+    def ask(self, columns: Columns, fields: Sequence[Field] = ()) -> None:
+        """Takes rows, and what they consist of, without waiting for their answers."""
 
     def answer(self, keep_alive: Callable[[], None]) -> Answers:
         """The answers to the rows of `ask`, one each; calls `keep_alive` now and then meanwhile."""
@@ -157,7 +157,7 @@ class Loop:
         refusals = {bad.index: Refusal(error_pb2.REASON_DECODE_ERROR, bad.reason) for bad in decoded.bad}
         self._in_flight = Batch(questions, refusals, decoded.good)
         if len(decoded.good):
-            self._predictor.ask({"": decoded.rows})
+            self._predictor.ask({"": decoded.rows}, self._codec.fields)
 
     def _settle(self) -> None:
         """Turns the batch that is with the worker into records of the open transaction."""

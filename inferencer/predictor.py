@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from headrace.errors import HeadraceError
 from headrace.v1 import error_pb2, model_pb2
 from headrace.v1.result_pb2 import Result
 from inferencer.answers import Refusal, encode_answers
+from sandbox.jobs import RowField
 from sandbox.limits import Limits
 from sandbox.session import FrameworkName, WorkerSession
 
@@ -60,6 +61,8 @@ class Predictor:
         self._recipe = recipe
         self._session: WorkerSession | None = None
         self._asked: Columns | None = None
+        self._fields: Sequence[RowField] = ()
+        self._takes_fields = False
         self._asked_at = 0.0
         self._send_error: HeadraceError | None = None
 
@@ -70,14 +73,18 @@ class Predictor:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def ask(self, columns: Columns) -> None:
-        """Sends rows, name to array of shape (rows, …), without waiting for their answers."""
+    def ask(self, columns: Columns, fields: Sequence[RowField] = ()) -> None:
+        """Sends rows, name to array of shape (rows, …), without waiting for their answers.
+
+        fields: what a row of the only array consists of, where the records have named fields.
+        """
         assert self._asked is None
-        self._asked = columns
+        # A model with one input takes rows as they are, and thousands of fields would go with every batch.
+        self._asked, self._fields = columns, fields if self._takes_fields else ()
         self._asked_at = time.monotonic()
         self._send_error = None
         try:
-            self._worker.send_predict(columns)
+            self._worker.send_predict(columns, fields=self._fields)
         except HeadraceError as error:
             self._send_error = error
 
@@ -123,7 +130,7 @@ class Predictor:
     def _try_part(self, part: Columns, keep_alive: Callable[[], None]) -> Answers:
         self._asked_at = time.monotonic()
         try:
-            self._worker.send_predict(part)
+            self._worker.send_predict(part, fields=self._fields)
             return encode_answers(self._receive(keep_alive))
         except HeadraceError as error:
             self._replace_after(error)
@@ -151,13 +158,14 @@ class Predictor:
         )
         self._session = session.__enter__()
         session.wait_ready(READY_TIMEOUT_S)
-        session.load(
+        built = session.load(
             recipe.result.imports,
             recipe.result.code,
             recipe.weights,
             keep_integers=recipe.result.settings.keep_integers,
             timeout_s=LOAD_TIMEOUT_S,
         )
+        self._takes_fields = len(built.signature.inputs) > 1
 
     def _stop(self) -> None:
         session, self._session = self._session, None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,6 +13,28 @@ from headrace.v1 import code_executor_pb2, model_pb2
 
 # One array file, or one per named input.
 Columns = Path | Mapping[str, Path]
+
+
+class RowSpec(Protocol):
+    """The type and the shape of a field's values, without the batch."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+class RowField(Protocol):
+    """The elements `[start, stop)` of a row, as the codec that decoded it tells: for models with several inputs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def spec(self) -> RowSpec: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def stop(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,8 @@ class FitJob:
     """Integer samples stay integers where the model does not declare its inputs. Otherwise they become float32."""
     in_memory_bytes: int | None = None
     """Rows of this size or less are loaded; larger ones stay in their files. None: a quarter of the worker's limit."""
+    fields: Sequence[RowField] = ()
+    """What a row of the one array file consists of. A model with several inputs takes them by name."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ from sandbox.jobs import (
     FitEpoch,
     FitJob,
     FitProgress,
+    RowField,
     SavedFile,
 )
 from sandbox.limits import Ending, Limits
@@ -197,7 +198,7 @@ class WorkerSession:
                 return
             yield self._fit_event(frame)
 
-    def evaluate(
+    def evaluate(  # noqa: PLR0913
         self,
         samples: Columns,
         labels: Columns | None,
@@ -207,20 +208,22 @@ class WorkerSession:
         evaluate_args: str = "",
         confusion_matrix: bool = False,
         keep_integers: bool = False,
+        fields: Sequence[RowField] = (),
         timeout_s: float = 600.0,
     ) -> Evaluation:
         """Metrics of the model on some rows; with `confusion_matrix` also the counts, if the model is a classifier."""
-        fields = {
+        request = {
             "samples": _paths(samples),
             "labels": _paths(labels),
             "rows": _path(rows),
+            "fields": _told(fields),
             "batch_size": batch_size,
             "evaluate_args": evaluate_args,
             "confusion_matrix": confusion_matrix,
             "keep_integers": keep_integers,
             "in_memory_bytes": self._in_memory_bytes,
         }
-        frame = self._call("evaluate", fields, timeout_s=timeout_s)
+        frame = self._call("evaluate", request, timeout_s=timeout_s)
         with self._well_formed("evaluate"):
             counts = frame.arrays.get("confusion")
             labels_of_classes = [str(label) for label in frame.fields.get("classes", [])]
@@ -244,17 +247,22 @@ class WorkerSession:
         """Prepares predictions of up to `max_rows` rows a call, where the model's inputs are known."""
         self._call("warm", {"max_rows": max_rows}, timeout_s=timeout_s)
 
-    def predict(self, columns: Mapping[str, np.ndarray], timeout_s: float = 60.0) -> dict[str, np.ndarray]:
+    def predict(
+        self, columns: Mapping[str, np.ndarray], *, fields: Sequence[RowField] = (), timeout_s: float = 60.0
+    ) -> dict[str, np.ndarray]:
         """The model's outputs for rows, as float32: `{name: (rows, …)}` in the model's order.
 
-        `columns` holds one array under the name "" or one per named input. Raises SCHEMA_MISMATCH, CODE_ERROR.
+        `columns` holds one array under the name "" or one per named input. `fields` are those of the only array: a
+        model with several inputs takes them by name. Raises SCHEMA_MISMATCH, CODE_ERROR.
         """
-        self.send_predict(columns, timeout_s)
+        self.send_predict(columns, fields=fields, timeout_s=timeout_s)
         return self.receive_predict(timeout_s)
 
-    def send_predict(self, columns: Mapping[str, np.ndarray], timeout_s: float = 60.0) -> None:
+    def send_predict(
+        self, columns: Mapping[str, np.ndarray], *, fields: Sequence[RowField] = (), timeout_s: float = 60.0
+    ) -> None:
         """Sends rows without waiting for the answer; answers come in order, one `receive_predict` each."""
-        self._send("predict", {}, columns, time.monotonic() + timeout_s, timeout_s)
+        self._send("predict", {"fields": _told(fields)}, columns, time.monotonic() + timeout_s, timeout_s)
 
     def answer_ready(self, wait_s: float) -> bool:
         """Whether `receive_predict` would return or fail at once; waits for it so long."""
@@ -281,6 +289,7 @@ class WorkerSession:
             "seed": job.seed,
             "keep_integers": job.keep_integers,
             "in_memory_bytes": self._in_memory_bytes if job.in_memory_bytes is None else job.in_memory_bytes,
+            "fields": _told(job.fields),
         }
 
     def _fit_event(self, frame: Frame) -> FitProgress | FitEpoch:
@@ -390,6 +399,19 @@ def _paths(columns: Columns | None) -> str | dict[str, str] | None:
     if columns is None or isinstance(columns, Path):
         return None if columns is None else str(columns.absolute())
     return {name: str(path.absolute()) for name, path in columns.items()}
+
+
+def _told(fields: Sequence[RowField]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": field.name,
+            "dtype": field.spec.dtype.str,
+            "shape": list(field.spec.shape),
+            "start": field.start,
+            "stop": field.stop,
+        }
+        for field in fields
+    ]
 
 
 def _path(path: Path | None) -> str | None:

@@ -8,7 +8,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -24,8 +24,10 @@ from headrace.v1.stream_catalog_pb2 import AwaitStreamRequest, AwaitStreamRespon
 from headrace.v1.stream_pb2 import Stream
 from sandbox.limits import Limits
 from sandbox.session import BuiltModel, Evaluation, FitEpoch, FitJob, FitProgress, SavedFile, WorkerSession
+from streams import spool
+from streams.codecs import Field
 from streams.kafka import KafkaSettings
-from streams.reader import Wait
+from streams.preflight import Wait
 from trainer import trained
 from trainer.data import Data, read_data
 from trainer.ending import Ending
@@ -127,32 +129,44 @@ class Job:
         data = read_data(
             stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder,
             on_progress=self._tell_reading, on_wait=self._tell_waiting,
-            stop=self._ending.event, wait_s=self._settings.kafka_wait_s,
+            stop=self._ending.event, wait_s=self._settings.kafka_wait_s, limit_bytes=self._settings.spool_limit_bytes,
         )  # fmt: skip
         fail_at("after_spool")
         known = Outcome(split_sizes=data.sizes, decode_error_count=data.spool.decode_error_count)
-        known.reading_time.FromNanoseconds(round(data.reading_s * 1e9))
+        known.reading_time.FromNanoseconds(round(data.spool.reading_s * 1e9))
         self._learn(known)
+        self._learn_config(data.spool.config)
         return data
+
+    def _learn_config(self, config: Mapping[str, str]) -> None:
+        """What the records decided about their format: an inference then decodes its questions alike."""
+        stream = self._outcome.stream
+        if any(stream.input_config.get(name) != value for name, value in config.items()):
+            stream.input_config.update(config)
+            self._reporter.outcome(Outcome(stream=stream))
 
     def _tell_waiting(self, wait: Wait) -> None:
         """The stream was announced before all of it was written."""
-        self._tell_reading(0, wait.total, 0.0)
+        self._tell_reading(spool.Progress(0, wait.total, 0.0, None))
 
-    def _tell_reading(self, read: int, total: int, rows_per_s: float) -> None:
+    def _tell_reading(self, reading: spool.Progress) -> None:
         progress = Progress(
-            phase=deployment_pb2.STATE_READING, records_read=read, records_total=total, rows_per_second=rows_per_s
+            phase=deployment_pb2.STATE_READING,
+            records_read=reading.read,
+            records_total=reading.total,
+            rows_per_second=reading.records_per_s,
         )
-        self._reporter.progress(progress, always=read >= total)
+        self._reporter.progress(progress, always=reading.read >= reading.total)
 
     def _check(self, model: BuiltModel, data: Data, wish: Wish) -> None:
         """Refuses records that the model does not take, before the first step.
 
-        Only Keras models declare what they take; of a PyTorch model the signature holds a guess, and the worker sees.
+        Only Keras models declare what they take. Of a PyTorch model the signature holds the names of several inputs,
+        but only a guess of a single one: there the worker sees.
         """
         self._learn(Outcome(framework_version=model.framework_version, sandbox_level=SANDBOX_LEVEL))
-        if wish.framework == "tensorflow":
-            check_takes(model.signature, {"": data.spool.sample_spec.shape})
+        if wish.framework == "tensorflow" or len(model.signature.inputs) > 1:
+            check_takes(model.signature, data.spool.sample_spec.shape, _fields(data))
 
     def _fit(self, session: WorkerSession, data: Data, wish: Wish) -> float:
         """Trains to the last epoch; the seconds that it took."""
@@ -188,6 +202,7 @@ class Job:
             evaluate_args=wish.arguments.evaluate_args,
             seed=wish.settings.seed,
             keep_integers=wish.settings.keep_integers,
+            fields=_fields(data),
         )
 
     def _tell_epoch(self, event: FitEpoch, epochs: Journal) -> None:
@@ -231,6 +246,7 @@ class Job:
             evaluate_args=wish.arguments.evaluate_args,
             confusion_matrix=confusion_matrix,
             keep_integers=wish.settings.keep_integers,
+            fields=_fields(data),
             timeout_s=max(EVALUATE_TIMEOUT_S, training_s),
         )
         known = Outcome(confusion_matrix=_confusion_matrix(evaluation))
@@ -304,6 +320,11 @@ def _build(session: WorkerSession, wish: Wish) -> BuiltModel:
         trainable=True,
         timeout_s=BUILD_TIMEOUT_S,
     )
+
+
+def _fields(data: Data) -> tuple[Field, ...]:
+    """What a row consists of, where the records have named fields."""
+    return data.spool.fields
 
 
 def _end_on_failure(ending: Ending, built: Future[BuiltModel]) -> None:

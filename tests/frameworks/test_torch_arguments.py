@@ -96,3 +96,45 @@ def test_ignored_labels_are_no_class(torch_worker: WorkerSession, tmp_path: Path
     samples, labels = three_classes(20)
     labels[:3] = -100
     assert fit(torch_worker, TORCH.classifier, job(tmp_path, samples, labels))
+
+
+THREADS = """
+{chosen}
+print("threads", torch.get_num_threads())
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential({layers})
+
+    def forward(self, x):
+        if self.training:
+            print("threads", torch.get_num_threads())
+        return self.net(x)
+
+    def loss_fn(self): return nn.CrossEntropyLoss()
+    def optimizer(self): return torch.optim.SGD(self.parameters())
+    def metrics(self): return {{}}
+
+model = Net()
+"""
+FEW = "nn.Linear(4, 64), nn.Linear(64, 3)"
+MANY = "nn.Linear(4, 2000), nn.Linear(2000, 1000), nn.Linear(1000, 3)"
+# Few parameters that are used at many places.
+OFTEN = "nn.Unflatten(1, (1, 1, 4)), nn.Upsample((40, 40)), nn.Conv2d(1, 40, 3), nn.Flatten(), nn.Linear(57760, 3)"
+
+
+@pytest.mark.parametrize(
+    ("layers", "chosen", "is_one"),
+    [(FEW, "", True), (MANY, "", False), (OFTEN, "", False), (FEW, "torch.set_num_threads(3)", False)],
+    ids=["little work", "many parameters", "many positions", "the code has chosen"],
+)
+def test_a_training_has_the_threads_that_its_steps_are_worth(
+    torch_worker: WorkerSession, tmp_path: Path, layers: str, chosen: str, is_one: bool
+) -> None:
+    before = len(torch_worker.output)
+    fit(torch_worker, THREADS.format(layers=layers, chosen=chosen), job(tmp_path, *three_classes(32)))
+    outside, inside = (line for line in torch_worker.output[before:].splitlines() if line.startswith("threads"))
+    assert inside == ("threads 1" if is_one else outside)
+    if chosen:
+        torch_worker.kill()  # The next test begins with another worker.

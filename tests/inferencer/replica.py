@@ -5,7 +5,7 @@
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from inferencer.loop import Loop, Route, Target
 from inferencer.predictor import Answers, Columns
 from inferencer.status import Status
-from streams.codecs import codec_for
+from streams.codecs import Field, codec_for
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings
 
@@ -30,7 +30,7 @@ class Adder:
     def __init__(self) -> None:
         self._asked: Columns = {}
 
-    def ask(self, columns: Columns) -> None:
+    def ask(self, columns: Columns, fields: Sequence[Field] = ()) -> None:
         self._asked = columns
 
     def answer(self, keep_alive: Callable[[], None]) -> Answers:

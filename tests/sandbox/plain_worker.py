@@ -15,8 +15,9 @@ import numpy as np
 from frameworks.arguments import Known, whole
 from frameworks.choice import choose_model
 from frameworks.failure import Failure
+from frameworks.fields import Columns, Inputs
 from frameworks.framework import Described, Events, Plan, Scores, Training
-from frameworks.rows import Columns, Rows
+from frameworks.rows import Rows
 from frameworks.worker import serve
 
 
@@ -47,6 +48,9 @@ class Plain:
 
     def describe(self, model: Any) -> Described:
         return Described(parameter_count=1, trainable_parameter_count=0, summary="a function")
+
+    def inputs(self, model: Any) -> Inputs:
+        return Inputs()
 
     def fit(self, model: Any, training: Training, begin: Callable[[Plan], Events]) -> None:
         epochs = training.arguments.get("epochs", 1)

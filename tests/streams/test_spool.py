@@ -13,7 +13,7 @@ from headrace.v1.stream_pb2 import DATA_FORMAT_RAW, StreamAnnouncement
 from streams.kafka import KafkaSettings
 from streams.reader import RangeReader
 from streams.split import split_rows
-from streams.spool import Spool, open_spool, spool_stream
+from streams.spool import Progress, Spool, open_spool, spool_stream
 from streams.writer import StreamProducer
 from tests.streams.log import delete_before, write
 
@@ -54,8 +54,8 @@ def numbers(spool: Spool) -> list[int]:
 def test_rows_labels_and_places_belong_together(
     kafka: KafkaSettings, stream: StreamAnnouncement, tmp_path: Path
 ) -> None:
-    progress: list[tuple[int, int, float]] = []
-    spool = spool_stream(stream, kafka, tmp_path, on_progress=lambda *step: progress.append(step))
+    progress: list[Progress] = []
+    spool = spool_stream(stream, kafka, tmp_path, on_progress=progress.append)
     assert sorted(numbers(spool)) == list(range(ROWS))
     samples, labels = np.load(spool.samples, mmap_mode="r"), spool.read("labels")
     assert (samples.shape, samples.dtype) == ((ROWS, 2, 3), np.float32)
@@ -66,7 +66,8 @@ def test_rows_labels_and_places_belong_together(
         np.testing.assert_array_equal(row, sample(number))
         assert (label[0], spool.sources[partition][1], offset) == (number % 10, number % 3, number // 3)
     assert spool.read("timestamps").min() > 1_600_000_000_000
-    assert progress[-1][:2] == (ROWS, ROWS)
+    assert (progress[-1].read, progress[-1].total, progress[-1].left_s) == (ROWS, ROWS, 0)
+    assert progress[-1].records_per_s > 0
 
 
 def test_a_spool_is_read_once(kafka: KafkaSettings, stream: StreamAnnouncement, tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ class Trainer:
         whole = result_collector_pb2.Outcome()
         for event in self.events:
             if event.HasField("outcome"):
+                if event.outcome.HasField("stream"):
+                    whole.ClearField("stream")  # A message is replaced, as the collector does.
                 whole.MergeFrom(event.outcome)
         return whole
 

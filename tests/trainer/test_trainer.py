@@ -122,7 +122,8 @@ def test_both_frameworks_train_and_report_everything_though_the_collector_is_awa
         expect_complete(trainer, platform)
         assert trainer.states == STORY
         outcome = trainer.outcome
-        assert outcome.stream == stream
+        assert outcome.stream.ranges == stream.ranges
+        assert outcome.stream.input_config == {**stream.input_config, "label_reshape": "1"}
         assert outcome.settings.seed == 11
         assert outcome.sandbox_level == "process"
         assert outcome.framework_version
