@@ -14,8 +14,8 @@ from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, Field, Rows, Spec
 
-# A row of more bytes is a mistake in a shape, and no machine could hold a batch of them.
-MAX_ROW_BYTES = 2**31 - 1
+# A row of more bytes is a mistake in a shape: no record of Kafka's is so large.
+MAX_ROW_BYTES = 2**28
 # Above this many fields a schema is a mistake or an attack: nested names can multiply.
 MAX_FIELDS = 4096
 
@@ -122,6 +122,15 @@ class Layout:
                 for column, array in zip(self.columns, named, strict=True)
             )
         )
+
+
+def checked(layout: Layout) -> Layout:
+    """Raises ValueError where a row would be too large."""
+    known = [column.spec for column in layout.columns if column.spec.is_known]
+    size = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in known)
+    if size > MAX_ROW_BYTES:
+        raise ValueError(f"a row has {size} bytes; at most {MAX_ROW_BYTES} are read")
+    return layout
 
 
 def _elements(column: Column) -> int:

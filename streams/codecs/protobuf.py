@@ -19,6 +19,7 @@ from streams.codecs import Array, BadRecord, Decoded, Rows
 from streams.codecs.layout import (
     Column,
     Layout,
+    checked,
     object_of,
     shapes_config,
     shapes_key,
@@ -190,17 +191,18 @@ def codec(config: Mapping[str, str]) -> PartsCodec:
 
 def _layout(schema: Schema, config: Mapping[str, str], prefix: str, bad: list[FieldViolation]) -> Layout:
     columns = [leaf.column for leaf in schema.leaves]
+    layout = Layout(tuple(columns))
     try:
         shapes = shapes_of_config(config, prefix, columns)
         for leaf, shape in zip(schema.leaves, shapes or (), strict=shapes is not None):
             if leaf.is_vector is not bool(shape):
                 raise ValueError(f"{shape} is no shape of {leaf.name}")
+        if shapes is not None:
+            every = zip(columns, shapes, strict=True)
+            layout = checked(Layout(tuple(column.settled(shape) for column, shape in every)))
     except ValueError as error:
         bad.append(FieldViolation(shapes_key(prefix, columns), str(error)))
-        shapes = None
-    if shapes is None:
-        return Layout(tuple(columns))
-    return Layout(tuple(column.settled(shape) for column, shape in zip(columns, shapes, strict=True)))
+    return layout
 
 
 def inferred(samples: Rows, labels: Rows | None, config: Mapping[str, str]) -> dict[str, str]:
