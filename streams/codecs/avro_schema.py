@@ -119,7 +119,7 @@ class _Compiler:
         try:
             self._add(schema, path, namespace, default)
         except _Unsupported as error:
-            self.problems.append(f"{path or 'the schema'}: {error} (supported are {SUPPORTED})")
+            self.problems.append(f"{path[:200] or 'the schema'}: {error} (supported are {SUPPORTED})")
 
     @property
     def _is_full(self) -> bool:
