@@ -16,7 +16,7 @@ from streams.codecs import Array, BadRecord, Decoded, Rows
 from streams.codecs import avro_writer as writer
 from streams.codecs.avro_reader import AvroReader
 from streams.codecs.avro_schema import Leaf, SchemaError, parse
-from streams.codecs.layout import Layout, shapes_config, shapes_key, shapes_of_config, wrong_config
+from streams.codecs.layout import Layout, checked, shapes_config, shapes_key, shapes_of_config, wrong_config
 from streams.codecs.parts import Part, PartsCodec
 from streams.codecs.records import Records
 
@@ -89,7 +89,7 @@ def configured(leaves: tuple[Leaf, ...], config: Mapping[str, str], prefix: str)
         fits = dimensions == len(shape) or (dimensions == 1 and len(shape) > 0)
         if not fits or (column.spec.is_known and np.prod(shape) != np.prod(column.spec.shape)):
             raise ValueError(f"{shape} is no shape of {leaf.name or 'the schema'}, which is {column.spec}")
-    return Layout(tuple(column.settled(shape) for column, shape in zip(columns, shapes, strict=True)))
+    return checked(Layout(tuple(column.settled(shape) for column, shape in zip(columns, shapes, strict=True))))
 
 
 def codec(config: Mapping[str, str]) -> PartsCodec:

@@ -12,7 +12,7 @@ from streams.codecs import Array, Spec
 from streams.codecs.avro_schema import Leaf
 from streams.codecs.avro_writer import zigzag_bytes
 from streams.codecs.layout import Layout
-from streams.codecs.records import Records, flat
+from streams.codecs.records import Records, all_of_size, flat
 
 
 class FixedForm:
@@ -47,9 +47,9 @@ class FixedForm:
             return columns, alike
         return [column[usual] for column in columns], alike[usual]
 
-    def rows(self, records: Records, sizes: Array) -> Array | None:
+    def rows(self, records: Records) -> Array | None:
         """The rows, where every record is numbers of one type and nothing else. None: it takes `read`."""
-        if self._plain is None or not (sizes == self._wire.itemsize).all():
+        if self._plain is None or not all_of_size(records, self._wire.itemsize):
             return None
         numbers: Array = np.frombuffer(b"".join(records), self._plain)  # type: ignore[arg-type]  # no None has a size
         spec = self._layout.spec

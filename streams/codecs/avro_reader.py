@@ -31,15 +31,15 @@ class AvroReader:
         self._fixed = FixedForm.of(self._leaves, layout)
 
     def decode(self, records: Records, what: str) -> Decoded:
-        sizes = sizes_of(records)
-        rows = self._fixed.rows(records, sizes) if self._fixed is not None else None
+        rows = self._fixed.rows(records) if self._fixed is not None else None
         if rows is not None:
             return Decoded(rows, np.arange(len(records)), [])
-        arrays, good, bad = self.columns(records, sizes, what)
+        arrays, good, bad = self.columns(records, what)
         return Decoded(self._layout.rows(arrays) if len(good) else self._layout.empty(), good, bad)
 
-    def columns(self, records: Records, sizes: Array, what: str) -> tuple[list[Array], Array, list[BadRecord]]:
+    def columns(self, records: Records, what: str) -> tuple[list[Array], Array, list[BadRecord]]:
         """The columns of the good records, in types that hold theirs; which records these are; and the bad ones."""
+        sizes = sizes_of(records)
         columns, quick = self._fixed.read(records, sizes) if self._fixed is not None else ([], np.empty(0, np.int64))
         if len(quick) == len(records):
             return columns, quick, []

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from streams.codecs import Array, Spec
-from streams.codecs.layout import MAX_FIELDS, Column
+from streams.codecs.layout import MAX_FIELDS, MAX_ROW_BYTES, Column
 
 MAX_SCHEMA_BYTES = 2**20
 MAX_DEPTH = 16
@@ -98,6 +98,8 @@ def parse(text: str) -> tuple[Leaf, ...]:
         raise SchemaError(f"it is no schema: {error}") from None
     if not compiler.leaves and not compiler.problems:
         compiler.problems.append("the schema has no fields, so its records have no numbers")
+    if sum(leaf.size for leaf in compiler.leaves) > MAX_ROW_BYTES:
+        compiler.problems.append(f"its fixed fields have more than {MAX_ROW_BYTES} bytes")
     if compiler.problems:
         raise SchemaError("; ".join(compiler.problems))
     return tuple(compiler.leaves)
@@ -117,7 +119,7 @@ class _Compiler:
         try:
             self._add(schema, path, namespace, default)
         except _Unsupported as error:
-            self.problems.append(f"{path or 'the schema'}: {error} (supported are {SUPPORTED})")
+            self.problems.append(f"{path[:200] or 'the schema'}: {error} (supported are {SUPPORTED})")
 
     @property
     def _is_full(self) -> bool:

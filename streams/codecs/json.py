@@ -16,7 +16,7 @@ from streams.codecs import BadRecord, Decoded, Rows, Spec
 from streams.codecs.json_batch import Unlike, columns_of
 from streams.codecs.json_record import BadJson, flat_names, parse, row_of, values_of
 from streams.codecs.json_text import dumps
-from streams.codecs.layout import Column, Layout, object_of, parse_shape, wrong_config
+from streams.codecs.layout import Column, Layout, checked, object_of, parse_shape, wrong_config
 from streams.codecs.parts import PartsCodec
 from streams.codecs.records import Records
 
@@ -196,10 +196,10 @@ def _layout(
     try:
         texts = [(reshape, " ")] if reshape else [(text, "x") for text in shapes]
         found = [parse_shape(*text) for text in texts] or [(-1,)] * len(columns)
+        return checked(_layout_of(columns, found, dtype if dtype is not None else np.dtype(np.int64)))
     except ValueError as error:
         bad.append(FieldViolation(f"{prefix}_{'reshape' if reshape else 'shapes'}", str(error)))
         return None
-    return _layout_of(columns, found, dtype if dtype is not None else np.dtype(np.int64))
 
 
 def _names(text: str) -> list[str]:

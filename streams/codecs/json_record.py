@@ -117,7 +117,7 @@ def _exact(what: str, value: Any, spec: Spec) -> Array:
                 or int(number) != number
                 or not low <= number <= high
             ):
-                raise BadJson(f"{what} has {number}, which {spec.dtype.name} cannot hold")
+                raise BadJson(f"{what[:100]} has {str(number)[:40]}, which {spec.dtype.name} cannot hold")
         return np.array(list(map(int, flat)), spec.dtype).reshape(given.shape)
     try:
         with np.errstate(over="ignore"):

@@ -19,6 +19,7 @@ from streams.codecs import Array, BadRecord, Decoded, Rows
 from streams.codecs.layout import (
     Column,
     Layout,
+    checked,
     object_of,
     shapes_config,
     shapes_key,
@@ -116,11 +117,11 @@ class ProtobufPart:
     def _arrays(self, messages: Sequence[Any], good: list[int], vectors: dict[str, list[Any]]) -> list[Array]:
         """The columns `(len(messages), *shape)`."""
         scalars = [leaf.name for leaf in self._schema.leaves if not leaf.is_vector]
-        values = dict(zip(scalars, _attributes(scalars, messages), strict=True))
+        values = dict(zip(scalars, _attributes(scalars, messages, self._layout.spec.dtype), strict=True))
         arrays = []
         for leaf, column in zip(self._schema.leaves, self._layout.columns, strict=True):
             if not leaf.is_vector:
-                array: Array = np.fromiter(values[leaf.name], leaf.dtype, len(messages))
+                array = values[leaf.name]
             else:
                 every = vectors[leaf.name]
                 chosen = every if len(good) == len(every) else [every[index] for index in good]
@@ -137,11 +138,13 @@ class ProtobufPart:
         return [make(**form(row)).SerializeToString() for row in zip(*lists, strict=True)]
 
 
-def _attributes(names: list[str], messages: Sequence[Message]) -> Sequence[Sequence[Any]]:
-    """The values by name; one call per message for all of them."""
-    if len(names) == 1:
-        return [list(map(attrgetter(names[0]), messages))]
-    return list(zip(*map(attrgetter(*names), messages), strict=True)) if names else []
+def _attributes(names: list[str], messages: Sequence[Message], dtype: np.dtype[Any]) -> Array:
+    """The values `(len(names), len(messages))` in the type of the row; one call per message for all of them."""
+    if not names:
+        return np.empty((0, len(messages)), dtype)
+    found = map(attrgetter(*names), messages)
+    values = found if len(names) == 1 else itertools.chain.from_iterable(found)
+    return np.fromiter(values, dtype, len(names) * len(messages)).reshape(len(messages), len(names)).T
 
 
 def _joined(vectors: list[Any], leaf: Leaf) -> Array:
@@ -190,17 +193,18 @@ def codec(config: Mapping[str, str]) -> PartsCodec:
 
 def _layout(schema: Schema, config: Mapping[str, str], prefix: str, bad: list[FieldViolation]) -> Layout:
     columns = [leaf.column for leaf in schema.leaves]
+    layout = Layout(tuple(columns))
     try:
         shapes = shapes_of_config(config, prefix, columns)
         for leaf, shape in zip(schema.leaves, shapes or (), strict=shapes is not None):
             if leaf.is_vector is not bool(shape):
                 raise ValueError(f"{shape} is no shape of {leaf.name}")
+        if shapes is not None:
+            every = zip(columns, shapes, strict=True)
+            layout = checked(Layout(tuple(column.settled(shape) for column, shape in every)))
     except ValueError as error:
         bad.append(FieldViolation(shapes_key(prefix, columns), str(error)))
-        shapes = None
-    if shapes is None:
-        return Layout(tuple(columns))
-    return Layout(tuple(column.settled(shape) for column, shape in zip(columns, shapes, strict=True)))
+    return layout
 
 
 def inferred(samples: Rows, labels: Rows | None, config: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, BadRecord, Decoded, Field, Rows, Spec
 from streams.codecs.layout import wrong_config
-from streams.codecs.records import sizes_of
+from streams.codecs.records import all_of_size, sizes_of
 
 # Kafka-ML's own names; `float` is TensorFlow's, four bytes, not numpy's.
 ALIASES = {"half": "float16", "float": "float32", "double": "float64"}
@@ -203,15 +203,16 @@ def _decode(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
         return _all_bad(spec, records, what)
     if spec.dtype.kind == "S":
         return _decode_texts(spec, records, what)
+    size = spec.row_bytes
+    if all_of_size(records, size):
+        return Decoded(_rows(spec, b"".join(records)), np.arange(len(records)), [])  # type: ignore[arg-type]
     sizes = sizes_of(records)
-    good = np.flatnonzero(sizes == spec.row_bytes)
-    if len(good) == len(records):
-        return Decoded(_rows(spec, b"".join(records)), good, [])  # type: ignore[arg-type]  # no None has a size
+    good = np.flatnonzero(sizes == size)
     chosen = b"".join([records[index] or b"" for index in good.tolist()])
-    reason = f"its {what} has {{}} bytes, where {spec} takes {spec.row_bytes}"
+    reason = f"its {what} has {{}} bytes, where {spec} takes {size}"
     bad = [
         BadRecord(int(index), f"it has no {what}" if sizes[index] < 0 else reason.format(sizes[index]))
-        for index in np.flatnonzero(sizes != spec.row_bytes)
+        for index in np.flatnonzero(sizes != size)
     ]
     return Decoded(_rows(spec, chosen), good, bad)
 

@@ -169,7 +169,7 @@ class RegistryPart:
             return self.layout.empty(), which[:0], [BadRecord(index, str(error)) for index in which.tolist()]
         chosen = [(records[index] or b"")[HEADER_BYTES:] for index in which.tolist()]
         schema.expect(self.layout)
-        arrays, good, bad = schema.reader.columns(chosen, sizes_of(chosen), WHAT[self._prefix])
+        arrays, good, bad = schema.reader.columns(chosen, WHAT[self._prefix])
         self._learn(schema)
         others = [BadRecord(int(which[one.index]), f"schema id {id}: {one.reason}") for one in bad]
         try:

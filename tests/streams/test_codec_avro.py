@@ -117,7 +117,7 @@ def expected_row(schema: Any, value: Any, dtype: np.dtype[Any]) -> Any:
         return np.array(flat(schema, value)).astype(dtype)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_rows_are_what_fastavro_reads(data: st.DataObject) -> None:
     schema, values = data.draw(schemas())
@@ -139,7 +139,7 @@ def broken(record_: bytes, data: st.DataObject) -> bytes:
     return bytes(changed)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_broken_record_is_read_as_by_fastavro_or_bad(data: st.DataObject) -> None:
     schema, values = data.draw(schemas())
@@ -172,7 +172,7 @@ def lengths(value: Any) -> Any:
     return len(value) if isinstance(value, bytes) else 0
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_bytes_are_rows_or_bad(data: st.DataObject) -> None:
     schema, _ = data.draw(schemas())
@@ -324,6 +324,7 @@ for level in range(1, 40):
         (record(record("string", name="I")), "a.a: the type string"),
         (record({"type": "enum", "name": "E", "symbols": []}), "symbols"),
         (record({"type": "fixed", "name": "F", "size": -1}), "size -1"),
+        (record({"type": "fixed", "name": "F", "size": 2**31 - 1}), "more than"),
         (record({"type": "int", "default": "x"}), "a: its default"),
         (RECURSIVE, "next: a record"),
         (INSIDE, "itself"),
@@ -352,6 +353,7 @@ def test_a_schema_of_other_things_names_the_field(schema: Any, text: str) -> Non
         ({"data_scheme": '"bytes"', "data_reshape": "2 x"}, "data_reshape"),
         ({"data_scheme": '"int"', "data_reshape": "2"}, "data_reshape"),
         ({"data_scheme": json.dumps(record("int", "bytes")), "data_shapes": "3"}, "data_shapes"),
+        ({"data_scheme": json.dumps(record("bytes", "bytes")), "data_shapes": "200000000 200000000"}, "data_shapes"),
         ({"data_scheme": json.dumps(record("int", "bytes")), "data_shapes": "2 3"}, "data_shapes"),
     ],
 )

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -172,6 +172,7 @@ def drawn_rows(data: st.DataObject, count: int, dtype: str | None = None) -> Arr
 
 
 @pytest.mark.parametrize("format_name", FORMATS)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_codec_of_rows_decodes_what_it_encodes(format_name: str, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 5))
@@ -189,6 +190,7 @@ def test_a_codec_of_rows_decodes_what_it_encodes(format_name: str, data: st.Data
 
 
 @with_fields
+@settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_fields_become_one_row_in_their_order(format_name: str, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 5))
