@@ -32,6 +32,8 @@ WAIT_S = 60.0
 _ASK_EVERY_S = 0.25
 # How often Kafka is asked what the matter is while it sends nothing: it does not tell of a topic that is deleted.
 _LOOK_EVERY_S = 1.0
+# A cluster that answers and has everything may take so long to send it: it, or this machine, is busy.
+_BUSY_S = 30.0
 _POLL_S = 0.25
 _FILL_S = 0.01
 # A batch has at most so many records and, by the size of those before, about so many bytes: memory is bounded.
@@ -127,6 +129,7 @@ class RangeReader:
         self._plans = plans_of(ranges)
         self._positions = {place: plan.start for place, plan in self._plans.items()}
         self._open: set[Place] = set(self._plans)
+        self._busy_s = _BUSY_S
         self._last_progress = time.monotonic()
         self._last_look = self._last_progress
         self._batch_size = _FIRST_BATCH
@@ -354,15 +357,17 @@ class RangeReader:
         ]
 
     def _explain_silence(self, silent_s: float) -> None:
-        """Raises what is for good at once, and what may pass after `wait_s`."""
+        """Raises what is for good at once, and what may pass when it has not passed in time."""
         missing, _ = self._what_is_missing(self._remaining(), Wait(0, 0))
-        if silent_s <= self._wait_s:
-            return
-        raise missing or Unavailable(
-            error_pb2.REASON_KAFKA_UNAVAILABLE,
-            f"Kafka at {self._kafka.bootstrap_servers} has sent nothing for {self._wait_s:g} s",
-            bootstrap_servers=self._kafka.bootstrap_servers,
-        )
+        if missing is not None and silent_s > self._wait_s:
+            raise missing
+        if silent_s > max(self._wait_s, self._busy_s):
+            raise Unavailable(
+                error_pb2.REASON_KAFKA_UNAVAILABLE,
+                f"Kafka at {self._kafka.bootstrap_servers} says that all records are there, and has sent none for "
+                f"{silent_s:.0f} s",
+                bootstrap_servers=self._kafka.bootstrap_servers,
+            )
 
     def _pause(self, seconds: float) -> None:
         self._stop.wait(seconds)
