@@ -402,9 +402,9 @@ class _Quota:
             raise self._error(max(rows, self._at_least or self._expected) * row_bytes)
 
     def _row_bytes(self) -> int:
-        """Of all arrays; 0 as long as the first records have not decided it."""
+        """Of all arrays; a length that the first records have yet to decide is at least 1."""
         specs = [self._codec.sample_spec, *([self._codec.label_spec] if self._codec.label_spec is not None else [])]
-        return sum(spec.row_bytes for spec in specs) + _PLACE_BYTES if all(spec.is_known for spec in specs) else 0
+        return sum(spec.dtype.itemsize * math.prod(map(abs, spec.shape)) for spec in specs) + _PLACE_BYTES
 
     def _error(self, needed_bytes: int) -> ResourceExhausted:
         return ResourceExhausted(

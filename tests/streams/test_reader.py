@@ -22,6 +22,7 @@ from streams.writer import TransactionalWriter
 from tests.streams.log import (
     delete_before,
     flush,
+    little_ahead,
     offset_range,
     offsets,
     read,
@@ -304,13 +305,6 @@ def test_what_lies_between_ranges_that_are_far_apart_is_not_read(kafka: KafkaSet
     ranges = [offset_range(name, start, start + 2) for start in (0, 4, 28, 57)]
     read_offsets = offsets(read(kafka, *ranges))
     assert read_offsets == [0, 1, 4, 5, 28, 29, 57, 58]
-
-
-def little_ahead(kafka: KafkaSettings) -> KafkaSettings:
-    """A client that fetches hardly more than it is asked for."""
-    sizes = ("message.max.bytes", "fetch.max.bytes", "max.partition.fetch.bytes")
-    queue = {"queued.max.messages.kbytes": "1", "queued.min.messages": "1"}
-    return KafkaSettings(kafka.bootstrap_servers, dict.fromkeys(sizes, "2000") | queue)
 
 
 def test_what_is_deleted_between_two_ranges_does_not_matter(kafka: KafkaSettings, topic: Topic) -> None:
