@@ -347,8 +347,17 @@ def as_headrace_error(error: KafkaError, settings: KafkaSettings, **facts: Any) 
 
 
 def headers_of(message: Message) -> Headers:
-    """The record's headers, in order; a name may be there twice."""
-    return cast(Headers, message.headers() or [])
+    """The record's headers, in order; a name may be there twice. None at all where a name is no UTF-8.
+
+    Such a record is nobody's mistake in Python or Java, but it can be written. confluent-kafka raises SystemError for
+    it, and keeps a list with a null pointer for the next call: that is taken away.
+    """
+    try:
+        return cast(Headers, message.headers() or [])
+    except SystemError:
+        log.warning("headers with a name that is no UTF-8 are ignored", extra={"offset": message.offset()})
+        message.set_headers([])
+        return []
 
 
 def time_of(message: Message) -> Timestamp | None:

@@ -28,7 +28,7 @@ from streams.kafka import KafkaSettings, ensure_topics, headers_of, topic_ids
 from tests.control_plane.conftest import new_training
 from tests.control_plane.recording import Control, Recording, recording, source_of
 from tests.logger.test_recorder import logger_process
-from tests.streams.log import delete_topic
+from tests.streams.log import delete_topic, write_with_raw_header
 from tests.support import eventually
 
 RAW = {"data_type": "uint8", "label_type": "uint8", "data_reshape": "28 28", "label_reshape": ""}
@@ -147,6 +147,17 @@ def test_a_message_as_large_as_the_broker_takes_does_not_stop_the_service(start:
         world.await_all()
     (letter,) = world.dead_letters()
     assert (source_of(letter), letter.value()) == (0, None)  # it says where the whole message is
+    assert [stream.deployment_id for stream in world.streams()] == [7]
+
+
+def test_a_header_whose_name_is_no_text_does_not_stop_the_service(start: Callable[..., Recording]) -> None:
+    world = start()
+    write_with_raw_header(world.kafka, world.topic, b"garbage", b"no \xff text")
+    world.send([ours(7)])
+    with world.logger():
+        world.await_all()
+    (letter,) = world.dead_letters()
+    assert (source_of(letter), letter.value()) == (0, b"garbage")
     assert [stream.deployment_id for stream in world.streams()] == [7]
 
 

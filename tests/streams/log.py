@@ -1,7 +1,10 @@
 """Writing and looking at the log, for tests."""
 
+import ctypes
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+import confluent_kafka
 from confluent_kafka import TopicPartition
 
 from headrace.v1.stream_pb2 import OffsetRange
@@ -24,6 +27,23 @@ def write(
         for value in values:
             producer.send(partition, None, value)
         producer.flush()
+
+
+def write_with_raw_header(kafka: KafkaSettings, topic: str, value: bytes, name: bytes) -> None:
+    """A record with a header whose name is any bytes, which only C can write."""
+    (path,) = Path(confluent_kafka.__file__).parent.with_name("confluent_kafka.libs").glob("librdkafka*")
+    library, error = ctypes.CDLL(str(path)), ctypes.create_string_buffer(512)
+    library.rd_kafka_conf_new.restype = library.rd_kafka_new.restype = ctypes.c_void_p
+    config = ctypes.c_void_p(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(config, b"bootstrap.servers", kafka.bootstrap_servers.encode(), error, 512)
+    producer = ctypes.c_void_p(library.rd_kafka_new(0, config, error, ctypes.c_size_t(512)))
+    topic_is, value_is, header_is, end = 1, 4, 9, 0  # of enum rd_kafka_vtype_t
+    size = ctypes.c_size_t
+    assert library.rd_kafka_producev(
+        producer, topic_is, topic.encode(), value_is, value, size(len(value)), header_is, name, b"x", size(1), end
+    ) == 0  # fmt: skip
+    assert library.rd_kafka_flush(producer, 10_000) == 0
+    library.rd_kafka_destroy(producer)
 
 
 def write_in_transaction(
