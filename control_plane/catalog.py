@@ -62,14 +62,11 @@ class StreamCatalog(StreamCatalogServicer):
     async def ListStreams(
         self, request: stream_catalog_pb2.ListStreamsRequest, context: Any
     ) -> stream_catalog_pb2.ListStreamsResponse:
-        items, token = await newest_first(
-            self._store,
-            request,
-            lambda before_id, limit: streams.page(
-                before_id=before_id, limit=limit, deployment_id=request.deployment_id
-            ),
-        )
-        found = [_readable(stream) for stream in items]
+        def query(before_id: int | None, limit: int) -> list[stream_pb2.Stream]:
+            page = streams.page(before_id=before_id, limit=limit, deployment_id=request.deployment_id)
+            return [_readable(stream) for stream in page]
+
+        found, token = await newest_first(self._store, request, query)
         if request.view == model_pb2.VIEW_FULL:
             await add_availability(self._kafka, found)
         return stream_catalog_pb2.ListStreamsResponse(streams=found, next_page_token=token)

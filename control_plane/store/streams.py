@@ -26,9 +26,10 @@ def record(request: stream_catalog_pb2.RecordStreamRequest) -> Recorded:
     """Store an announcement once, give it to its deployment, and advance the position, all in one transaction."""
     row, created = None, False
     if request.HasField("announcement"):
-        row = _recorded_before(request)
+        topic_id = _topic_id(request.source.topic)
+        row = _recorded_before(request, topic_id)
         if row is None:
-            row, created = _insert(request), True
+            row, created = _insert(request, topic_id), True
     _advance(request.source)
     return Recorded(None if row is None else stream_message(row), created)
 
@@ -90,11 +91,11 @@ def positions(topic: str) -> dict[int, int]:
     return {row.partition: row.next_offset for row in rows}
 
 
-def _recorded_before(request: stream_catalog_pb2.RecordStreamRequest) -> StreamRow | None:
+def _recorded_before(request: stream_catalog_pb2.RecordStreamRequest, topic_id: str) -> StreamRow | None:
     source = request.source
     same_place = (
         (StreamRow.source_topic == source.topic)
-        & (StreamRow.source_topic_id == _topic_id(source.topic))
+        & (StreamRow.source_topic_id == topic_id)
         & (StreamRow.source_partition == source.partition)
         & (StreamRow.source_offset == source.offset)
     )
@@ -102,7 +103,7 @@ def _recorded_before(request: stream_catalog_pb2.RecordStreamRequest) -> StreamR
     return row
 
 
-def _insert(request: stream_catalog_pb2.RecordStreamRequest) -> StreamRow:
+def _insert(request: stream_catalog_pb2.RecordStreamRequest, topic_id: str) -> StreamRow:
     source, now = request.source, now_us()
     row = StreamRow.create(
         create_time=now,
@@ -112,7 +113,7 @@ def _insert(request: stream_catalog_pb2.RecordStreamRequest) -> StreamRow:
         announcement_pb=request.announcement.SerializeToString(),
         dialect=request.dialect,
         source_topic=source.topic,
-        source_topic_id=_topic_id(source.topic),
+        source_topic_id=topic_id,
         source_partition=source.partition,
         source_offset=source.offset,
         source_time=time_us(source.time) if source.HasField("time") else None,
