@@ -21,6 +21,10 @@ from tests.control_plane.test_control_messages import legacy, ours
 BATCH = 100
 
 
+# What becomes of the message with a number: the number is its own, so that few are alike by chance.
+Recipe = Callable[[int], Control]
+
+
 def cut(value: bytes, start: int, length: int) -> bytes:
     return value[: start % (len(value) + 1)] + value[start % (len(value) + 1) + length :]
 
@@ -38,10 +42,24 @@ def with_field(value: bytes, name: str, content: object) -> bytes:
     return json.dumps({**json.loads(value), name: content}).encode()
 
 
-numbers = st.integers(1, 2**40)
+def changed(make: Recipe, change: Callable[[bytes], bytes]) -> Recipe:
+    """The message with other bytes."""
+
+    def recipe(number: int) -> Control:
+        one = make(number)
+        return replace(one, value=change(one.value or b""))
+
+    return recipe
+
+
+def again(make: Recipe) -> Recipe:
+    """The message before, if that was made alike: a duplicate."""
+    return lambda number: make(number - 1)
+
+
 places = st.integers(0, 2**16)
 few_bytes = st.binary(min_size=1, max_size=6)
-valid = st.builds(ours, numbers) | st.builds(legacy, numbers)
+valid: st.SearchStrategy[Recipe] = st.sampled_from([ours, legacy])
 values: st.SearchStrategy[object] = st.sampled_from(
     [None, "", 0, -1, 1.5, 2**63, 10**400, float("nan"), float("inf"), [], {}, True, "t:0:5:1", "t:0:0:9,t:0:3:4",
      "t:0:0", "t", "..", "a b", "\ud800", {"a": {"b": [None]}}, "RAW", "AVRO", "raw", "0.1", "x" * 3000]
@@ -54,25 +72,23 @@ header_sets: st.SearchStrategy[Headers] = st.sampled_from([
     [], [("headrace-message", b"headrace.v1.StreamAnnouncement")], [("headrace-message", b"headrace.v2.Other")],
     [("headrace-message", None)], [("headrace-message", b"\xff")], [("traceparent", b"00-1"), ("traceparent", None)],
 ])  # fmt: skip
-raw = st.builds(Control, st.none() | st.binary(max_size=10), st.none() | st.binary(max_size=40), header_sets)
-mutated_bytes = st.one_of(
-    st.builds(lambda one, at, n: replace(one, value=cut(one.value, at, n)), valid, places, st.integers(1, 50)),
-    st.builds(lambda one, at, more: replace(one, value=insert(one.value, at, more)), valid, places, few_bytes),
-    st.builds(lambda one, at, more: replace(one, value=overwrite(one.value, at, more)), valid, places, few_bytes),
-)
-mutated_fields = st.builds(
-    lambda number, name, content: replace(legacy(number), value=with_field(legacy(number).value or b"", name, content)),
-    numbers,
-    fields,
-    values,
-)
-mutated_envelope = st.builds(
-    lambda one, key, headers: replace(one, key=key, headers=headers),
-    valid,
-    st.none() | st.binary(max_size=9),
+keys = st.none() | st.binary(max_size=9)
+raw = st.builds(
+    lambda key, value, headers: lambda number: Control(key, value, headers),
+    keys,
+    st.none() | st.binary(max_size=40),
     header_sets,
 )
-messages = valid | mutated_bytes | mutated_fields | mutated_envelope | raw
+cut_out = st.builds(lambda make, at, n: changed(make, lambda v: cut(v, at, n)), valid, places, st.integers(1, 50))
+inserted = st.builds(lambda make, at, more: changed(make, lambda v: insert(v, at, more)), valid, places, few_bytes)
+overwritten = st.builds(
+    lambda make, at, more: changed(make, lambda v: overwrite(v, at, more)), valid, places, few_bytes
+)
+other_field = st.builds(lambda name, new: changed(legacy, lambda v: with_field(v, name, new)), fields, values)
+other_envelope = st.builds(
+    lambda make, key, headers: lambda number: replace(make(number), key=key, headers=headers), valid, keys, header_sets
+)
+recipes = valid | valid.map(again) | cut_out | inserted | overwritten | other_field | other_envelope | raw
 
 
 def send_fuzzed(world: Recording, count: int) -> list[Control]:
@@ -88,11 +104,12 @@ def send_fuzzed(world: Recording, count: int) -> list[Control]:
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
         )
-        @given(st.lists(messages, min_size=BATCH, max_size=BATCH))
-        def send(batch: list[Control]) -> None:
-            for one in batch:
+        @given(st.lists(recipes, min_size=BATCH, max_size=BATCH))
+        def send(batch: list[Recipe]) -> None:
+            for make in batch:
+                one = make(len(sent) + 2)
+                sent.append(one)
                 producer.produce(world.topic, one.key, one.value, one.headers, partition=0)
-            sent.extend(batch)
 
         send()
         producer.flush()
