@@ -26,6 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
     ResourceType,
 )
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.errors import (
     Aborted,
@@ -41,7 +42,7 @@ from headrace.v1 import error_pb2
 __all__ = [
     "Headers", "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "cluster_id",
     "ensure_topics", "headers_of", "is_transient", "kafka_errors", "log_ends", "offsets_at", "partitions_of",
-    "topic_config", "topic_ids", "unknown_topic", "watermarks",
+    "time_of", "topic_config", "topic_ids", "unknown_topic", "watermarks",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -352,8 +353,28 @@ def as_headrace_error(error: KafkaError, settings: KafkaSettings, **facts: Any) 
 
 
 def headers_of(message: Message) -> Headers:
-    """The record's headers, in order; a name may be there twice."""
-    return cast(Headers, message.headers() or [])
+    """The record's headers, in order; a name may be there twice. None at all where a name is no UTF-8.
+
+    Such a record is nobody's mistake in Python or Java, but it can be written. confluent-kafka raises SystemError for
+    it, and keeps a list with a null pointer for the next call: that is taken away.
+    """
+    try:
+        return cast(Headers, message.headers() or [])
+    except SystemError:
+        log.warning("headers with a name that is no UTF-8 are ignored", extra={"offset": message.offset()})
+        message.set_headers([])
+        return []
+
+
+def time_of(message: Message) -> Timestamp | None:
+    """Kafka's timestamp of the record; None where it has none, or one that is no time from year 1 to 9999."""
+    kind, milliseconds = message.timestamp()
+    time = Timestamp()
+    try:
+        time.FromMilliseconds(milliseconds)
+    except ValueError:
+        return None
+    return time if kind else None
 
 
 def is_transient(error: KafkaError) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.events import Watchers
-from control_plane.store import Kind, Store, alias_periods, deployments, inferences, models, requests, results, states
+from control_plane.store import Kind, Store, deployments, inferences, models, requests, results, states
 from control_plane.store.schema import VERSION
 from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from headrace.v1 import deployment_pb2, inference_pb2, model_pb2
@@ -69,24 +69,6 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> 
     assert caught.value.metadata["version"] == str(VERSION + 1)
     assert caught.value.metadata["supported_version"] == str(VERSION)
     assert path.read_bytes() == before
-
-
-def test_a_file_of_the_first_version_keeps_its_aliases_and_gets_their_history(tmp_path: Path) -> None:
-    path = tmp_path / "a.db"
-    with Store.open(path) as store:
-        (result_id,) = store.write_now(lambda: new_training("a")).result_ids
-        store.write_now(partial(results.set_state, result_id, deployment_pb2.STATE_FINISHED))
-        alias = store.write_now(lambda: models.set_alias(1, "champion", result_id))
-    with sqlite3.connect(path) as raw:
-        raw.executescript(
-            "DROP TABLE model_alias_period; ALTER TABLE deployment DROP COLUMN from_result_id;"
-            "ALTER TABLE deployment DROP COLUMN stream_pb; PRAGMA user_version = 1"
-        )
-    with Store.open(path) as store:
-        assert store.read_now(lambda: models.alias(1, "champion")) == alias
-        (period,) = store.read_now(lambda: alias_periods.page(1, before_id=None, limit=9))
-        assert (period.result_id, period.start_time) == (result_id, alias.update_time)
-        assert store.read_now(lambda: deployments.get(1)).from_result_id == 0
 
 
 def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:

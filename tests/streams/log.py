@@ -1,13 +1,17 @@
 """Writing and looking at the log, for tests."""
 
+import ctypes
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+import confluent_kafka
 from confluent_kafka import TopicPartition
 
 from headrace.v1.stream_pb2 import OffsetRange
-from streams.kafka import Headers, KafkaSettings, Message, log_ends
+from streams.kafka import Headers, KafkaSettings, Message, log_ends, topic_ids
 from streams.reader import RangeReader
 from streams.writer import StreamProducer, TransactionalWriter
+from tests.support import eventually
 
 STREAM_KEY = "headrace-stream"
 
@@ -23,6 +27,23 @@ def write(
         for value in values:
             producer.send(partition, None, value)
         producer.flush()
+
+
+def write_with_raw_header(kafka: KafkaSettings, topic: str, value: bytes, name: bytes) -> None:
+    """A record with a header whose name is any bytes, which only C can write."""
+    (path,) = Path(confluent_kafka.__file__).parent.with_name("confluent_kafka.libs").glob("librdkafka*")
+    library, error = ctypes.CDLL(str(path)), ctypes.create_string_buffer(512)
+    library.rd_kafka_conf_new.restype = library.rd_kafka_new.restype = ctypes.c_void_p
+    config = ctypes.c_void_p(library.rd_kafka_conf_new())
+    library.rd_kafka_conf_set(config, b"bootstrap.servers", kafka.bootstrap_servers.encode(), error, 512)
+    producer = ctypes.c_void_p(library.rd_kafka_new(0, config, error, ctypes.c_size_t(512)))
+    topic_is, value_is, header_is, end = 1, 4, 9, 0  # of enum rd_kafka_vtype_t
+    size = ctypes.c_size_t
+    assert library.rd_kafka_producev(
+        producer, topic_is, topic.encode(), value_is, value, size(len(value)), header_is, name, b"x", size(1), end
+    ) == 0  # fmt: skip
+    assert library.rd_kafka_flush(producer, 10_000) == 0
+    library.rd_kafka_destroy(producer)
 
 
 def write_in_transaction(
@@ -57,6 +78,13 @@ def little_ahead(kafka: KafkaSettings) -> KafkaSettings:
     sizes = ("message.max.bytes", "fetch.max.bytes", "max.partition.fetch.bytes")
     queue = {"queued.max.messages.kbytes": "1", "queued.min.messages": "1"}
     return KafkaSettings(kafka.bootstrap_servers, dict.fromkeys(sizes, "2000") | queue)
+
+
+def delete_topic(kafka: KafkaSettings, topic: str) -> None:
+    """Return when it is gone."""
+    admin = kafka.admin()
+    admin.delete_topics([topic])[topic].result(10)
+    eventually(lambda: topic_ids(kafka, [topic]) == {})
 
 
 def offset_range(topic: str, start: int, end: int, partition: int = 0) -> OffsetRange:

@@ -9,13 +9,14 @@ from streams.kafka import (
     KafkaSettings,
     await_kafka,
     ensure_topics,
+    headers_of,
     log_ends,
     partitions_of,
     topic_config,
     topic_ids,
     watermarks,
 )
-from tests.streams.log import write
+from tests.streams.log import offset_range, read, write, write_with_raw_header
 from tests.support import eventually
 
 Topic = Callable[..., str]
@@ -46,6 +47,15 @@ def test_a_topic_that_is_made_anew_has_another_id(kafka: KafkaSettings, topic: T
     eventually(lambda: topic_ids(kafka, [name]) == {})
     ensure_topics(kafka, {name: 1})
     assert topic_ids(kafka, [name])[name] not in ("", first[name])
+
+
+def test_a_header_whose_name_is_no_text_stops_nobody(kafka: KafkaSettings, topic: Topic) -> None:
+    name = topic()
+    write_with_raw_header(kafka, name, b"a value", b"no \xff text")
+    write_with_raw_header(kafka, name, b"another", b"text")
+    bad, good = read(kafka, offset_range(name, 0, 2))
+    assert [headers_of(bad) for _ in range(3)] == [[], [], []]
+    assert (bad.value(), headers_of(good)) == (b"a value", [("text", b"x")])
 
 
 @pytest.mark.parametrize("ask", [partitions_of, log_ends, watermarks])
