@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import inference, reading, training
+from benchmarks import decoding, inference, reading, training
 from benchmarks.report import RESULTS, Ratio, render
 from cli.broker import Broker
 from streams.kafka import KafkaSettings
@@ -18,6 +18,7 @@ def measure_reading() -> list[Ratio]:
 
 
 BENCHMARKS: dict[str, Callable[[], list[Ratio]]] = {
+    "decoding": decoding.measure,
     "reading": measure_reading,
     "training": training.measure,
     "inference": inference.measure,

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from headrace.errors import InvalidArgument, not_yet
+from headrace.errors import InvalidArgument
 from headrace.v1 import error_pb2
 from headrace.v1.stream_pb2 import (
     DATA_FORMAT_AVRO,
     DATA_FORMAT_JSON,
     DATA_FORMAT_PROTOBUF,
     DATA_FORMAT_RAW,
-    DataFormat,
 )
+
+if TYPE_CHECKING:
+    from streams.codecs.parts import PartsCodec
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rows = Array | Mapping[str, Array]
@@ -115,11 +117,44 @@ def codec_for(data_format: int, config: Mapping[str, str]) -> Codec:
         from streams.codecs.raw import RawCodec
 
         return RawCodec.from_config(config)
-    if data_format in (DATA_FORMAT_AVRO, DATA_FORMAT_JSON, DATA_FORMAT_PROTOBUF):
-        name = DataFormat.Name(data_format).removeprefix("DATA_FORMAT_")
-        raise not_yet(f"the input format {name}", "send the records as RAW")
-    raise InvalidArgument(
-        error_pb2.REASON_INVALID_FORMAT,
-        f"the input format {data_format} is unknown; the known ones are RAW, AVRO, JSON, PROTOBUF",
-        input_format=data_format,
-    )
+    codec: PartsCodec = _parts_codec(data_format).codec(config)
+    return codec
+
+
+def codec_of(
+    data_format: int, samples: Rows, labels: Rows | None = None, config: Mapping[str, str] | None = None
+) -> Codec:
+    """The codec for records of such rows: arrays `(n, ...)`, or arrays by field name.
+
+    Types and shapes are those of the arrays, unless `config` has them. The codec's `config` is a complete input_config.
+    labels: None for records without labels.
+
+    Raises InvalidArgument: INVALID_FORMAT for a wrong configuration, SCHEMA_MISMATCH for rows that the format has no
+    types for, or that are not what `config` says.
+    """
+    given = dict(config or {})
+    if data_format == DATA_FORMAT_RAW:
+        from streams.codecs.raw import RawCodec
+
+        return RawCodec.of(samples, labels, given)
+    format_ = _parts_codec(data_format)
+    codec: PartsCodec = format_.codec(given | format_.inferred(samples, labels, given))
+    codec.settle(samples, labels)
+    return codec
+
+
+def _parts_codec(data_format: int) -> Any:
+    """The module of the format. Loaded when it is used: a producer of RAW needs none of them."""
+    if data_format == DATA_FORMAT_AVRO:
+        from streams.codecs import avro as format_
+    elif data_format == DATA_FORMAT_JSON:
+        from streams.codecs import json as format_  # type: ignore[no-redef]
+    elif data_format == DATA_FORMAT_PROTOBUF:
+        from streams.codecs import protobuf as format_  # type: ignore[no-redef]
+    else:
+        raise InvalidArgument(
+            error_pb2.REASON_INVALID_FORMAT,
+            f"the input format {data_format} is unknown; the known ones are RAW, AVRO, JSON, PROTOBUF",
+            input_format=data_format,
+        )
+    return format_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, BadRecord, Decoded, Field, Rows, Spec
+from streams.codecs.layout import wrong_config
+from streams.codecs.records import all_of_size, sizes_of
 
 # Kafka-ML's own names; `float` is TensorFlow's, four bytes, not numpy's.
 ALIASES = {"half": "float16", "float": "float32", "double": "float64"}
@@ -41,12 +44,17 @@ class RawCodec:
         sample = _spec(config, "data", bad)
         label = _spec(config, "label", bad) if config.get("label_type", "").strip() else None
         if bad:
-            raise InvalidArgument(
-                error_pb2.REASON_INVALID_FORMAT,
-                "the input_config of RAW is wrong: " + "; ".join(f"{one.field}: {one.description}" for one in bad),
-                fields=bad,
-                known_types=", ".join(KNOWN_TYPES),
-            )
+            raise wrong_config("RAW", bad, known_types=", ".join(KNOWN_TYPES))
+        return cls(sample, label)
+
+    @classmethod
+    def of(cls, samples: Rows, labels: Rows | None, config: Mapping[str, str]) -> RawCodec:
+        """For such rows; types and shapes that the configuration has take precedence."""
+        bad: list[FieldViolation] = []
+        sample = _spec_of(samples, config, "data", bad)
+        label = _spec_of(labels, config, "label", bad) if labels is not None else None
+        if bad:
+            raise wrong_config("RAW", bad, known_types=", ".join(KNOWN_TYPES))
         return cls(sample, label)
 
     @property
@@ -80,6 +88,34 @@ class RawCodec:
     def encode_labels(self, rows: Rows) -> list[bytes]:
         assert self._label is not None, "the records have no labels"
         return _encode(self._label, rows)
+
+
+def _spec_of(rows: Rows, config: Mapping[str, str], prefix: str, bad: list[FieldViolation]) -> Spec:
+    """Of such rows, as far as the configuration says nothing else. A single number has no reshape."""
+    array = _unnamed(rows)
+    given = {key: value for key, value in config.items() if value.strip()}
+    if array.dtype.kind in "SU":
+        widths = [len(text.encode() if isinstance(text, str) else text) for text in array.reshape(-1).tolist()]
+        found = {f"{prefix}_type": "string", f"{prefix}_reshape": str(max([STRING_BYTES, *widths]))}
+        return _spec(found | given, prefix, bad)
+    spec = _spec({f"{prefix}_type": array.dtype.name} | given, prefix, bad)
+    if f"{prefix}_reshape" not in given:
+        return Spec(spec.dtype, array.shape[1:])
+    known = max(1, -math.prod(spec.shape))
+    size = math.prod(array.shape[1:])
+    return Spec(spec.dtype, tuple(size // known if length == -1 else length for length in spec.shape))
+
+
+def _unnamed(rows: Rows) -> Array:
+    """RAW records have no named fields, so a mapping of one array is that array."""
+    arrays = [np.asarray(array) for array in rows.values()] if isinstance(rows, Mapping) else [np.asarray(rows)]
+    if len(arrays) != 1:
+        raise InvalidArgument(
+            error_pb2.REASON_INVALID_FORMAT,
+            f"RAW records have no named fields, and {len(arrays)} are given; put them into one array, or use AVRO, JSON"
+            " or PROTOBUF",
+        )
+    return arrays[0]
 
 
 def config_of(sample: Spec, label: Spec | None) -> dict[str, str]:
@@ -153,7 +189,7 @@ def _settle(spec: Spec, records: Sequence[bytes | None]) -> Spec:
     """Fill in the open length by the size that most records have."""
     if spec.is_known or not len(records):
         return spec
-    sizes, counts = np.unique(_sizes(records), return_counts=True)
+    sizes, counts = np.unique(sizes_of(records), return_counts=True)
     known_bytes = spec.dtype.itemsize * int(-np.prod(spec.shape, dtype=np.int64))
     fitting = [(count, size) for size, count in zip(sizes, counts, strict=True) if size > 0 and size % known_bytes == 0]
     if not fitting:
@@ -167,15 +203,16 @@ def _decode(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
         return _all_bad(spec, records, what)
     if spec.dtype.kind == "S":
         return _decode_texts(spec, records, what)
-    sizes = _sizes(records)
-    good = np.flatnonzero(sizes == spec.row_bytes)
-    if len(good) == len(records):
-        return Decoded(_rows(spec, b"".join(records)), good, [])  # type: ignore[arg-type]  # no None has a size
+    size = spec.row_bytes
+    if all_of_size(records, size):
+        return Decoded(_rows(spec, b"".join(records)), np.arange(len(records)), [])  # type: ignore[arg-type]
+    sizes = sizes_of(records)
+    good = np.flatnonzero(sizes == size)
     chosen = b"".join([records[index] or b"" for index in good.tolist()])
-    reason = f"its {what} has {{}} bytes, where {spec} takes {spec.row_bytes}"
+    reason = f"its {what} has {{}} bytes, where {spec} takes {size}"
     bad = [
         BadRecord(int(index), f"it has no {what}" if sizes[index] < 0 else reason.format(sizes[index]))
-        for index in np.flatnonzero(sizes != spec.row_bytes)
+        for index in np.flatnonzero(sizes != size)
     ]
     return Decoded(_rows(spec, chosen), good, bad)
 
@@ -189,7 +226,7 @@ def _rows(spec: Spec, joined: bytes) -> Array:
 
 
 def _decode_texts(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
-    sizes = _sizes(records)
+    sizes = sizes_of(records)
     fits = (sizes >= 0) & (sizes <= spec.dtype.itemsize)
     good = np.flatnonzero(fits)
     rows = np.array([records[index] for index in good.tolist()], dtype=spec.dtype)
@@ -210,14 +247,6 @@ def _all_bad(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
         for index, record in enumerate(records)
     ]
     return Decoded(np.empty((0, *shape), spec.dtype), np.empty(0, np.int64), bad)
-
-
-def _sizes(records: Sequence[bytes | None]) -> Array:
-    """The length of each; -1 for None."""
-    try:
-        return np.fromiter(map(len, records), np.int64, len(records))  # type: ignore[arg-type]
-    except TypeError:
-        return np.fromiter((-1 if record is None else len(record) for record in records), np.int64, len(records))
 
 
 def _encode(spec: Spec, rows: Rows) -> list[bytes]:
