@@ -6,43 +6,61 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from queue import Queue
 from types import TracebackType
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from confluent_kafka import Message
 
-from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, ResourceExhausted
+from headrace.errors import FailedPrecondition, HeadraceError, ResourceExhausted
 from headrace.v1 import error_pb2
 from headrace.v1.deployment_pb2 import COUNT_MISMATCH_ACCEPT, CountMismatch
 from headrace.v1.stream_pb2 import Stream, StreamAnnouncement
-from streams.codecs import Array, BadRecord, Codec, Decoded, Spec, codec_for
+from streams.arrays import Digests, GrowingArray, Writer, digests_of, open_array
+from streams.codecs import Array, Codec, Decoded, Field, Spec, codec_for
+from streams.decode_errors import DecodeErrors
 from streams.kafka import KafkaSettings
 from streams.offsets import format_ranges
-from streams.reader import WAIT_S, RangeReader, RecordBatch, Wait
+from streams.plan import Place
+from streams.preflight import Wait
+from streams.reader import WAIT_S, RangeReader, RecordBatch, Run, runs_of
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
-# Undecodable records that an error shows.
-_SHOWN = 3
-_HASH_BYTES = 1 << 20
-_HEADER_BYTES = 512
+FORMAT_VERSION = 2
 _REPORT_EVERY_S = 0.2
+# Where and when each row was written.
+_PLACE_SPECS = {
+    "offsets": Spec(np.dtype(np.int64), ()),
+    "partitions": Spec(np.dtype(np.int32), ()),
+    "timestamps": Spec(np.dtype(np.int64), ()),
+}
+_PLACE_BYTES = sum(spec.row_bytes for spec in _PLACE_SPECS.values())
 
-# Called with offsets read, offsets in all, records per second.
-Progress = Callable[[int, int, float], None]
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a reading is.
+
+    read, total: offsets, of which some may hold no record.
+    left_s: how long the rest takes at the rate so far; None while there is none.
+    """
+
+    read: int
+    total: int
+    records_per_s: float
+    left_s: float | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +71,11 @@ class Spool:
     decode_error_count: records that were left out because they could not be decoded.
     record_count: records read, those included; others_count: records of other streams in the same ranges.
     sources: what the numbers of `partitions.npy` stand for: (topic, partition), sorted.
+    digests: of each of `sources`, the SHA-256 of its rows in offset order, in hex: the same rows have the same digest,
+        however they were read.
+    fields: what a sample's row consists of, where the records have named fields.
+    config: the input_config with what the records decided: who decodes by it decodes alike.
+    reading_s: how long the reading took, waits included.
     """
 
     folder: Path
@@ -64,7 +87,11 @@ class Spool:
     others_count: int
     sample_spec: Spec
     label_spec: Spec | None
-    sources: list[tuple[str, int]]
+    sources: list[Place]
+    digests: list[str]
+    fields: tuple[Field, ...]
+    config: dict[str, str]
+    reading_s: float
 
     def read(self, name: str) -> Array:
         """One of `samples`, `labels`, `offsets`, `partitions`, `timestamps` (milliseconds), mapped read-only."""
@@ -77,11 +104,12 @@ def spool_stream(  # noqa: PLR0913
     kafka: KafkaSettings,
     folder: Path,
     *,
-    on_progress: Progress | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
     on_wait: Callable[[Wait], None] | None = None,
     stop: threading.Event | None = None,
     decode_error_limit: float = 0.0,
     count_mismatch: CountMismatch | int = CountMismatch.COUNT_MISMATCH_FAIL,
+    limit_bytes: int = 0,
     wait_s: float = WAIT_S,
 ) -> Spool:
     """Read the stream's ranges into arrays in `folder`, or take what an earlier call left there for the same stream.
@@ -91,28 +119,32 @@ def spool_stream(  # noqa: PLR0913
 
     decode_error_limit: the part of the records that may be undecodable, in [0, 1]; 0: the first ends it.
     count_mismatch: what to do when fewer or more records are read than were announced.
+    limit_bytes: how much the arrays may take on disk; 0: no limit.
 
     Raises what RangeReader raises, and InvalidArgument (INVALID_FORMAT, DECODE_ERROR with the first three by partition
-    and offset), FailedPrecondition (COUNT_MISMATCH, EMPTY_STREAM), ResourceExhausted (DISK_FULL), Cancelled.
+    and offset), FailedPrecondition (COUNT_MISMATCH, EMPTY_STREAM), ResourceExhausted (SPOOL_LIMIT, DISK_FULL),
+    Cancelled.
     """
     left = open_spool(folder, stream)
     if left is not None and left.decode_error_count <= decode_error_limit * left.record_count:
         log.info("the stream was spooled before", extra={"rows": left.rows})
         return left
+    started = time.monotonic()
     codec = codec_for(stream.input_format, stream.input_config)
-    reader = RangeReader(kafka, stream.ranges, stream_key=stream.stream_key, wait_s=wait_s, stop=stop)
+    reader = RangeReader(
+        kafka, stream.ranges, topic_ids=stream.topic_ids, stream_key=stream.stream_key, wait_s=wait_s, stop=stop
+    )
+    promised = 0 if count_mismatch == COUNT_MISMATCH_ACCEPT else stream.record_count
+    quota = _Quota(limit_bytes, codec, math.floor(promised * (1 - decode_error_limit)), reader.records_total)
+    quota.check(0)
     _clear(folder)
-    errors = _DecodeErrors(decode_error_limit, reader.records_total)
-    report = _Reporter(on_progress, reader)
+    errors = DecodeErrors(decode_error_limit, reader)
     with reader, _Arrays(folder, codec) as arrays, _disk_errors(folder):
         reader.check(on_wait)
-        for batch in reader.batches():
-            arrays.append(batch, errors)
-            report.some()
-        report.all()
-        errors.check(reader.records_read)
+        _fill(arrays, reader, errors, quota, _Reporter(on_progress, reader))
+        errors.check()
         _check_count(reader, stream.record_count, count_mismatch)
-        return _seal(folder, stream, reader, arrays, errors.count)
+        return _seal(folder, stream, reader, arrays, errors.count, started)
 
 
 def open_spool(folder: Path, stream: Stream | StreamAnnouncement | None = None) -> Spool | None:
@@ -121,13 +153,190 @@ def open_spool(folder: Path, stream: Stream | StreamAnnouncement | None = None) 
         manifest = json.loads((folder / MANIFEST).read_text())
         if manifest["version"] != FORMAT_VERSION or (stream is not None and manifest["stream"] != _identity(stream)):
             return None
-        for name, facts in manifest["arrays"].items():
-            if _sha256(folder / name) != facts["sha256"]:
-                log.warning("a spooled array is damaged; reading the stream again", extra={"array": name})
-                return None
-        return _spool(folder, manifest)
+        spool = _spool(folder, manifest)
+        damaged = _damaged(spool, manifest["places"])
+        if damaged:
+            log.warning("a spooled array is damaged; reading the stream again", extra={"array": damaged})
+            return None
+        return spool
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _damaged(spool: Spool, places: Mapping[str, str]) -> str:
+    """The name of an array that is not what was written; empty when all are whole."""
+    for name, spec in _PLACE_SPECS.items():
+        rows = open_array(spool.folder / f"{name}.npy", spec, spool.rows)
+        if digests_of(rows, np.broadcast_to(np.int32(0), spool.rows)).of(0).hex() != places[name]:
+            return name
+    partitions = spool.read("partitions")
+    parts = {
+        name: _Part(spec, digests_of(open_array(spool.folder / f"{name}.npy", spec, spool.rows), partitions))
+        for name, spec in (("samples", spool.sample_spec), ("labels", spool.label_spec))
+        if spec is not None
+    }
+    return "" if _digests(parts, len(spool.sources)) == spool.digests else " or ".join(parts)
+
+
+class _Part(NamedTuple):
+    """Samples or labels."""
+
+    spec: Spec
+    digests: Digests
+
+
+def _digests(parts: Mapping[str, _Part], sources: int) -> list[str]:
+    """One of each partition, over type, shape and rows of all parts."""
+    return [
+        hashlib.sha256(
+            b"".join(f"{name} {spec}\n".encode() + digests.of(number) for name, (spec, digests) in parts.items())
+        ).hexdigest()
+        for number in range(sources)
+    ]
+
+
+def _fill(arrays: _Arrays, reader: RangeReader, errors: DecodeErrors, quota: _Quota, report: _Reporter) -> None:
+    """Once too many records are undecodable, it reads on only to find those that are to be shown."""
+    for batch in reader.batches():
+        report.some()
+        rows = _decode(arrays.codec, batch)
+        errors.add(batch, rows.bad)
+        if errors.too_many:
+            errors.raise_if_known()
+            continue
+        quota.check(arrays.rows + len(rows.good))
+        arrays.append(batch, rows)
+    report.all()
+
+
+class _Rows(NamedTuple):
+    """A decoded batch: its parts, which records (by index) are good in all of them, and why the others are not."""
+
+    parts: Mapping[str, Decoded]
+    good: Array
+    bad: Mapping[int, str]
+
+
+def _decode(codec: Codec, batch: RecordBatch) -> _Rows:
+    parts = {"samples": codec.decode_samples(list(map(Message.value, batch)))}
+    if codec.label_spec is not None:
+        parts["labels"] = codec.decode_labels(list(map(Message.key, batch)))
+    bad: dict[int, str] = {}
+    for part in parts.values():
+        for record in part.bad:
+            bad.setdefault(record.index, record.reason)
+    return _Rows(parts, _good_in_all(parts.values(), len(batch)), dict(sorted(bad.items())))
+
+
+class _Arrays:
+    """The growing `.npy` files of one spool. A thread writes and digests them beside the reading."""
+
+    def __init__(self, folder: Path, codec: Codec) -> None:
+        self.codec = codec
+        self.rows = 0
+        self._folder = folder
+        self._files: dict[str, GrowingArray] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> _Arrays:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for name in (*self._parts, *_PLACE_SPECS):
+            file = self._open.enter_context((self._folder / f"{name}.npy").open("wb"))
+            self._files[name] = GrowingArray(file)
+        self._writer = self._open.enter_context(Writer())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    @property
+    def _parts(self) -> list[str]:
+        return ["samples", "labels"] if self.codec.label_spec is not None else ["samples"]
+
+    def append(self, batch: RecordBatch, rows: _Rows) -> None:
+        """Append the good rows of the batch."""
+        everything = len(rows.good) == len(batch)
+        for name, column in _places(batch).items():
+            chosen = column if everything else column[rows.good]
+            self._writer.put(self._files[name], chosen, [Run(0, 0, len(chosen))])
+        runs = list(runs_of(batch.places if everything else batch.places[rows.good]))
+        for name, part in rows.parts.items():
+            as_many = len(rows.good) == len(part.good)
+            self._writer.put(
+                self._files[name], part.rows if as_many else part.rows[np.isin(part.good, rows.good)], runs
+            )
+        self.rows += len(rows.good)
+
+    def finish(self) -> None:
+        """Complete the files."""
+        self._writer.finish()
+        for name, file in self._files.items():
+            file.finish(self._spec(name))
+
+    def manifest(self, sources: int) -> dict[str, Any]:
+        """What it takes to open the complete files, and to see that they are whole."""
+        specs = {name: self._spec(name) for name in self._parts}
+        parts = {name: _Part(spec, self._files[name].digests) for name, spec in specs.items()}
+        return {
+            "rows": self.rows,
+            "places": {name: self._files[name].digests.of(0).hex() for name in _PLACE_SPECS},
+            "digests": _digests(parts, sources),
+            "sample": _spec_json(specs["samples"]),
+            "label": _spec_json(specs["labels"]) if "labels" in specs else None,
+            "fields": [_field_json(field) for field in self.codec.fields],
+            "config": self.codec.config,
+        }
+
+    def _spec(self, name: str) -> Spec:
+        """What the rows are; where there are none, what they would have been."""
+        known = {**_PLACE_SPECS, "samples": self.codec.sample_spec, "labels": self.codec.label_spec}
+        spec = self._files[name].spec or known[name]
+        assert spec is not None
+        return spec
+
+
+def _places(batch: RecordBatch) -> dict[str, Array]:
+    times = map(itemgetter(1), map(Message.timestamp, batch))
+    return {
+        "offsets": batch.offsets,
+        "partitions": batch.places.astype(np.int32),
+        "timestamps": np.fromiter(times, np.int64, len(batch)),
+    }
+
+
+def _seal(
+    folder: Path,
+    stream: Stream | StreamAnnouncement,
+    reader: RangeReader,
+    arrays: _Arrays,
+    decode_errors: int,
+    started: float,
+) -> Spool:
+    """Write the manifest, which makes the spool complete.
+
+    The arrays need no fsync: their digests are checked when they are opened.
+    """
+    arrays.finish()
+    manifest = {
+        "version": FORMAT_VERSION,
+        "stream": _identity(stream),
+        "records": reader.records_read,
+        "decode_errors": decode_errors,
+        "others": reader.records_of_others,
+        "sources": reader.places,
+        "reading_s": time.monotonic() - started,
+        **arrays.manifest(len(reader.places)),
+    }
+    temporary = folder / f"{MANIFEST}.new"
+    with temporary.open("w") as file:
+        json.dump(manifest, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(folder / MANIFEST)
+    _sync_folder(folder)
+    return _spool(folder, manifest)
 
 
 def _spool(folder: Path, manifest: Mapping[str, Any]) -> Spool:
@@ -143,233 +352,21 @@ def _spool(folder: Path, manifest: Mapping[str, Any]) -> Spool:
         sample_spec=_spec(manifest["sample"]),
         label_spec=_spec(label) if label is not None else None,
         sources=[(topic, partition) for topic, partition in manifest["sources"]],
+        digests=list(manifest["digests"]),
+        fields=tuple(_field(facts) for facts in manifest["fields"]),
+        config=dict(manifest["config"]),
+        reading_s=manifest["reading_s"],
     )
-
-
-def _seal(
-    folder: Path, stream: Stream | StreamAnnouncement, reader: RangeReader, arrays: _Arrays, decode_errors: int
-) -> Spool:
-    """Write the manifest, which makes the spool complete.
-
-    The arrays need no fsync: their digests are checked when they are opened.
-    """
-    manifest = {
-        "version": FORMAT_VERSION,
-        "stream": _identity(stream),
-        "rows": arrays.rows,
-        "records": reader.records_read,
-        "decode_errors": decode_errors,
-        "others": reader.records_of_others,
-        "sample": _spec_json(arrays.codec.sample_spec),
-        "label": _spec_json(arrays.codec.label_spec) if arrays.codec.label_spec is not None else None,
-        "sources": reader.places,
-        "arrays": arrays.finish(),
-    }
-    temporary = folder / f"{MANIFEST}.new"
-    with temporary.open("w") as file:
-        json.dump(manifest, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(folder / MANIFEST)
-    _sync_folder(folder)
-    return _spool(folder, manifest)
-
-
-class _Arrays:
-    """The growing `.npy` files of one spool. A thread writes and digests them beside the reading."""
-
-    def __init__(self, folder: Path, codec: Codec) -> None:
-        self.codec = codec
-        self.rows = 0
-        self._folder = folder
-        self._files: dict[str, _GrowingArray] = {}
-        self._open = ExitStack()
-
-    def __enter__(self) -> _Arrays:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        names = ["samples", "offsets", "partitions", "timestamps"]
-        names += ["labels"] if self.codec.label_spec is not None else []
-        for name in names:
-            file = self._open.enter_context((self._folder / f"{name}.npy").open("wb"))
-            self._files[name] = _GrowingArray(file)
-        self._writer = self._open.enter_context(_Writer())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
-
-    def append(self, batch: RecordBatch, errors: _DecodeErrors) -> None:
-        """Decode the batch and append its good rows; `errors` gets the others, and may raise."""
-        decoded = {"samples": self.codec.decode_samples(list(map(Message.value, batch)))}
-        if self.codec.label_spec is not None:
-            decoded["labels"] = self.codec.decode_labels(list(map(Message.key, batch)))
-        good = _good_in_all(decoded.values(), len(batch))
-        if len(good) < len(batch):
-            errors.add(batch, decoded.values())
-        columns = _places(batch) | {name: part.rows for name, part in decoded.items()}
-        for name, rows in columns.items():
-            known = decoded[name].good if name in decoded else np.arange(len(batch))
-            self._writer.put(self._files[name], rows if len(good) == len(known) else rows[np.isin(known, good)])
-        self.rows += len(good)
-
-    def finish(self) -> dict[str, dict[str, str]]:
-        """Complete the files. File name → facts for the manifest."""
-        self._writer.finish()
-        specs = {"samples": self.codec.sample_spec, "labels": self.codec.label_spec}
-        return {f"{name}.npy": {"sha256": file.finish(specs.get(name))} for name, file in self._files.items()}
-
-
-def _places(batch: RecordBatch) -> dict[str, Array]:
-    times = map(itemgetter(1), map(Message.timestamp, batch))
-    return {
-        "offsets": batch.offsets,
-        "partitions": batch.places.astype(np.int32),
-        "timestamps": np.fromiter(times, np.int64, len(batch)),
-    }
-
-
-class _Writer:
-    """One thread that appends rows to arrays, in order; at most a few batches wait for it."""
-
-    def __init__(self) -> None:
-        self._queue: Queue[tuple[_GrowingArray, Array] | None] = Queue(maxsize=16)
-        self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
-        self._failure: OSError | None = None
-
-    def __enter__(self) -> _Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._queue.put(None)
-        self._thread.join()
-
-    def put(self, array: _GrowingArray, rows: Array) -> None:
-        """Append the rows soon; waits while too much is waiting. Raises the OSError of an earlier write."""
-        self._raise_failure()
-        self._queue.put((array, rows))
-
-    def finish(self) -> None:
-        """Return when everything is written."""
-        self._queue.join()
-        self._raise_failure()
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            array, rows = item
-            try:
-                if self._failure is None:
-                    array.append(rows)
-            except OSError as error:
-                self._failure = error
-            finally:
-                self._queue.task_done()
-
-
-class _GrowingArray:
-    """A `.npy` file that is written row by row; its header, of a fixed size, is written last."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._digest = hashlib.sha256()
-        self._rows = 0
-        self._spec: Spec | None = None
-        file.write(bytes(_HEADER_BYTES))
-
-    def append(self, rows: Array) -> None:
-        if self._spec is None and len(rows):
-            self._spec = Spec(rows.dtype, rows.shape[1:])
-        data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
-        self._file.write(data)
-        self._digest.update(data)
-        self._rows += len(rows)
-
-    def finish(self, spec: Spec | None) -> str:
-        """Write the header; the digest of the rows, with their type and number."""
-        spec = self._spec or spec or Spec(np.dtype(np.int64), ())
-        header = _npy_header(spec, self._rows)
-        self._file.seek(0)
-        self._file.write(header)
-        self._file.flush()
-        return hashlib.sha256(header + self._digest.digest()).hexdigest()
-
-
-def _npy_header(spec: Spec, rows: int) -> bytes:
-    """Version 1.0 of numpy's format, filled up with blanks to a fixed size."""
-    shape = (rows, *(max(length, 0) for length in spec.shape))
-    text = repr({"descr": np.lib.format.dtype_to_descr(spec.dtype), "fortran_order": False, "shape": shape})
-    room = _HEADER_BYTES - 10 - 1
-    assert len(text) <= room
-    return b"\x93NUMPY\x01\x00" + (room + 1).to_bytes(2, "little") + text.ljust(room).encode("latin1") + b"\n"
-
-
-def _sha256(path: Path) -> str:
-    """As `_GrowingArray.finish` computes it: rows first, since the header was written last."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        header = file.read(_HEADER_BYTES)
-        while chunk := file.read(_HASH_BYTES):
-            digest.update(chunk)
-    return hashlib.sha256(header + digest.digest()).hexdigest()
-
-
-class _DecodeErrors:
-    """Counts undecodable records and keeps the first few."""
-
-    def __init__(self, limit: float, total: int) -> None:
-        self._limit = limit
-        self._total = total
-        self._shown: list[tuple[str, int, int, str]] = []
-        self.count = 0
-
-    def add(self, batch: Sequence[Message], parts: Iterable[Decoded]) -> None:
-        """Raises DECODE_ERROR as soon as more are bad than the limit could ever allow."""
-        bad: dict[int, BadRecord] = {}
-        for part in parts:
-            for record in part.bad:
-                bad.setdefault(record.index, record)
-        self.count += len(bad)
-        for index in sorted(bad)[: _SHOWN - len(self._shown)]:
-            message = batch[index]
-            place = str(message.topic()), int(message.partition() or 0), int(message.offset() or 0)
-            self._shown.append((*place, bad[index].reason))
-        if self.count > self._limit * self._total:
-            raise self._error()
-
-    def check(self, records: int) -> None:
-        if self.count > self._limit * records:
-            raise self._error()
-
-    def _error(self) -> InvalidArgument:
-        examples = "; ".join(f"{topic}/{part} offset {at}: {why}" for topic, part, at, why in self._shown)
-        facts: dict[str, object] = {}
-        for number, (topic, partition, offset, why) in enumerate(self._shown):
-            suffix = f"_{number + 1}" if number else ""
-            facts |= {f"topic{suffix}": topic, f"partition{suffix}": partition}
-            facts |= {f"offset{suffix}": offset, f"cause{suffix}": why}
-        error = InvalidArgument(
-            error_pb2.REASON_DECODE_ERROR,
-            f"{self.count} records cannot be decoded (decode_error_limit allows {self._limit:.1%}): {examples}",
-        )
-        error.metadata = {name: str(value) for name, value in {**facts, "count": self.count}.items()}
-        return error
 
 
 class _Reporter:
     """Tells the progress a few times a second."""
 
-    def __init__(self, on_progress: Progress | None, reader: RangeReader) -> None:
+    def __init__(self, on_progress: Callable[[Progress], None] | None, reader: RangeReader) -> None:
         self._on_progress = on_progress
         self._reader = reader
-        self._started = self._last = time.monotonic()
+        self._started = time.monotonic()
+        self._last = 0.0
 
     def some(self) -> None:
         if time.monotonic() - self._last >= _REPORT_EVERY_S:
@@ -378,8 +375,45 @@ class _Reporter:
     def all(self) -> None:
         self._last = time.monotonic()
         if self._on_progress is not None:
-            rate = self._reader.records_read / max(self._last - self._started, 1e-9)
-            self._on_progress(self._reader.offsets_done, self._reader.records_total, rate)
+            self._on_progress(self._progress(max(self._last - self._started, 1e-9)))
+
+    def _progress(self, seconds: float) -> Progress:
+        done, total = self._reader.offsets_done, self._reader.records_total
+        left_s = (total - done) * seconds / done if done else None
+        return Progress(done, total, self._reader.records_read / seconds, left_s)
+
+
+class _Quota:
+    """Tells that a stream is too large as early as it can be known.
+
+    at_least: how many rows there will be, whatever holes there are; expected: how many there may be.
+    """
+
+    def __init__(self, limit_bytes: int, codec: Codec, at_least: int, expected: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._codec = codec
+        self._at_least = at_least
+        self._expected = expected
+
+    def check(self, rows: int) -> None:
+        """Raise ResourceExhausted (SPOOL_LIMIT) if `rows` rows, or those that are to come for certain, are too many."""
+        row_bytes = self._row_bytes()
+        if self._limit_bytes and max(rows, self._at_least) * row_bytes > self._limit_bytes:
+            raise self._error(max(rows, self._at_least or self._expected) * row_bytes)
+
+    def _row_bytes(self) -> int:
+        """Of all arrays; a length that the first records have yet to decide is at least 1."""
+        specs = [self._codec.sample_spec, *([self._codec.label_spec] if self._codec.label_spec is not None else [])]
+        return sum(spec.dtype.itemsize * math.prod(map(abs, spec.shape)) for spec in specs) + _PLACE_BYTES
+
+    def _error(self, needed_bytes: int) -> ResourceExhausted:
+        return ResourceExhausted(
+            error_pb2.REASON_SPOOL_LIMIT,
+            f"the stream takes about {needed_bytes:,} bytes on disk, and a run may keep {self._limit_bytes:,}; allow "
+            "the trainer more (HEADRACE_SPOOL_LIMIT_BYTES), or announce fewer records",
+            limit_bytes=self._limit_bytes,
+            needed_bytes=needed_bytes,
+        )
 
 
 @contextmanager
@@ -436,6 +470,7 @@ def _identity(stream: Stream | StreamAnnouncement) -> dict[str, Any]:
     """What makes two streams the same rows."""
     return {
         "ranges": format_ranges(stream.ranges),
+        "topic_ids": dict(sorted(stream.topic_ids.items())),
         "stream_key": stream.stream_key,
         "input_format": int(stream.input_format),
         "input_config": dict(sorted(stream.input_config.items())),
@@ -448,6 +483,14 @@ def _spec_json(spec: Spec) -> dict[str, Any]:
 
 def _spec(facts: Mapping[str, Any]) -> Spec:
     return Spec(np.dtype(facts["dtype"]), tuple(facts["shape"]))
+
+
+def _field_json(field: Field) -> dict[str, Any]:
+    return {"name": field.name, **_spec_json(field.spec), "start": field.start, "stop": field.stop}
+
+
+def _field(facts: Mapping[str, Any]) -> Field:
+    return Field(facts["name"], _spec(facts), facts["start"], facts["stop"])
 
 
 def _clear(folder: Path) -> None:

@@ -1,8 +1,5 @@
 """The records of a stream as files that the worker maps: read from Kafka once, split by row numbers."""
 
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,8 @@ from headrace.v1.deployment_pb2 import TrainingSettings
 from headrace.v1.result_pb2 import SplitSizes
 from headrace.v1.stream_pb2 import Stream
 from streams.kafka import KafkaSettings
-from streams.reader import Wait
 from streams.split import SplitRows, split_rows
-from streams.spool import Spool, open_spool, spool_stream
+from streams.spool import Spool, spool_stream
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,6 @@ class Data:
     rows: dict[str, Path]
     """`training`, `validation`, `test`: the row numbers of each (int64, .npy); only those that have any."""
     sizes: SplitSizes
-    reading_s: float
 
 
 def read_data(
@@ -36,20 +31,19 @@ def read_data(
     settings: TrainingSettings,
     kafka: KafkaSettings,
     folder: Path,
-    *,
-    on_progress: Callable[[int, int, float], None],
-    on_wait: Callable[[Wait], None],
-    stop: threading.Event,
-    wait_s: float,
+    **reading: Any,
 ) -> Data:
     """Reads the stream into `folder`, unless an earlier attempt has, and splits its rows.
 
-    `on_progress` is called with offsets read, offsets in all, rows per second; `on_wait` while records are not yet
-    written. Raises what `spool_stream` raises, and
-    EMPTY_STREAM when no row is left to train on.
+    reading: passed on to `spool_stream`. Raises what that raises, and EMPTY_STREAM when no row is left to train on.
     """
-    spool, reading_s = _spool(
-        stream, settings, kafka, folder, on_progress=on_progress, on_wait=on_wait, stop=stop, wait_s=wait_s
+    spool = spool_stream(
+        stream,
+        kafka,
+        folder / "records",
+        decode_error_limit=settings.decode_error_limit,
+        count_mismatch=settings.count_mismatch,
+        **reading,
     )
     split = split_rows(
         spool,
@@ -60,33 +54,7 @@ def read_data(
     )
     _check_any(split, stream)
     sizes = SplitSizes(training=len(split.training), validation=len(split.validation), test=len(split.test))
-    return Data(spool, _write_rows(split, folder / "rows"), sizes, reading_s)
-
-
-def _spool(
-    stream: Stream,
-    settings: TrainingSettings,
-    kafka: KafkaSettings,
-    folder: Path,
-    **reading: Any,
-) -> tuple[Spool, float]:
-    """The records and the seconds that it took to read them, in this attempt or an earlier one."""
-    records, seconds = folder / "records", folder / "reading_s"
-    left = open_spool(records, stream)
-    if left is not None and seconds.exists():
-        return left, float(seconds.read_text() or 0)
-    started = time.monotonic()
-    spool = spool_stream(
-        stream,
-        kafka,
-        records,
-        decode_error_limit=settings.decode_error_limit,
-        count_mismatch=settings.count_mismatch,
-        **reading,
-    )
-    reading_s = time.monotonic() - started
-    seconds.write_text(f"{reading_s:.6f}")
-    return spool, reading_s
+    return Data(spool, _write_rows(split, folder / "rows"), sizes)
 
 
 def _check_any(split: SplitRows, stream: Stream) -> None:

@@ -24,8 +24,9 @@ from headrace.v1.stream_catalog_pb2 import AwaitStreamRequest, AwaitStreamRespon
 from headrace.v1.stream_pb2 import Stream
 from sandbox.limits import Limits
 from sandbox.session import BuiltModel, Evaluation, FitEpoch, FitJob, FitProgress, SavedFile, WorkerSession
+from streams import spool
 from streams.kafka import KafkaSettings
-from streams.reader import Wait
+from streams.preflight import Wait
 from trainer import trained
 from trainer.data import Data, read_data
 from trainer.ending import Ending
@@ -127,23 +128,26 @@ class Job:
         data = read_data(
             stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder,
             on_progress=self._tell_reading, on_wait=self._tell_waiting,
-            stop=self._ending.event, wait_s=self._settings.kafka_wait_s,
+            stop=self._ending.event, wait_s=self._settings.kafka_wait_s, limit_bytes=self._settings.spool_limit_bytes,
         )  # fmt: skip
         fail_at("after_spool")
         known = Outcome(split_sizes=data.sizes, decode_error_count=data.spool.decode_error_count)
-        known.reading_time.FromNanoseconds(round(data.reading_s * 1e9))
+        known.reading_time.FromNanoseconds(round(data.spool.reading_s * 1e9))
         self._learn(known)
         return data
 
     def _tell_waiting(self, wait: Wait) -> None:
         """The stream was announced before all of it was written."""
-        self._tell_reading(0, wait.total, 0.0)
+        self._tell_reading(spool.Progress(0, wait.total, 0.0, None))
 
-    def _tell_reading(self, read: int, total: int, rows_per_s: float) -> None:
+    def _tell_reading(self, reading: spool.Progress) -> None:
         progress = Progress(
-            phase=deployment_pb2.STATE_READING, records_read=read, records_total=total, rows_per_second=rows_per_s
+            phase=deployment_pb2.STATE_READING,
+            records_read=reading.read,
+            records_total=reading.total,
+            rows_per_second=reading.records_per_s,
         )
-        self._reporter.progress(progress, always=read >= total)
+        self._reporter.progress(progress, always=reading.read >= reading.total)
 
     def _check(self, model: BuiltModel, data: Data, wish: Wish) -> None:
         """Refuses records that the model does not take, before the first step.

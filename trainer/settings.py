@@ -32,5 +32,8 @@ class TrainerSettings:
     kafka_wait_s: float = 60.0
     """How long announced records may be missing from the log (not yet written, broker away)."""
 
+    spool_limit_bytes: int = 0
+    """How much of the disk the stream's records may take; 0 is no limit but the disk."""
+
     metrics_listen: str = ""
     """HOST:PORT of the Prometheus endpoint; empty is none."""

@@ -52,6 +52,13 @@ def delete_before(kafka: KafkaSettings, topic: str, offset: int, partition: int 
         deleted.result()
 
 
+def little_ahead(kafka: KafkaSettings) -> KafkaSettings:
+    """A client that fetches hardly more than it is asked for."""
+    sizes = ("message.max.bytes", "fetch.max.bytes", "max.partition.fetch.bytes")
+    queue = {"queued.max.messages.kbytes": "1", "queued.min.messages": "1"}
+    return KafkaSettings(kafka.bootstrap_servers, dict.fromkeys(sizes, "2000") | queue)
+
+
 def offset_range(topic: str, start: int, end: int, partition: int = 0) -> OffsetRange:
     return OffsetRange(topic=topic, partition=partition, start=start, end=end)
 

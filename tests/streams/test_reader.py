@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -14,12 +15,14 @@ from headrace.errors import (
     NotFound,
 )
 from headrace.v1.stream_pb2 import OffsetRange
-from streams.kafka import KafkaSettings, ensure_topics, log_ends
-from streams.reader import RangeReader, Wait
+from streams.kafka import KafkaSettings, ensure_topics, log_ends, topic_ids
+from streams.preflight import Wait
+from streams.reader import RangeReader
 from streams.writer import TransactionalWriter
 from tests.streams.log import (
     delete_before,
     flush,
+    little_ahead,
     offset_range,
     offsets,
     read,
@@ -231,3 +234,135 @@ def test_reading_stops_when_it_is_told_to(kafka: KafkaSettings, topic: Topic) ->
             reader.check(on_wait=lambda wait: stop.set())
         with pytest.raises(Cancelled):
             list(reader.batches())
+
+
+def recreate(kafka: KafkaSettings, name: str, records: int) -> None:
+    admin = kafka.admin()
+    admin.delete_topics([name])[name].result(10)
+    eventually(lambda: topic_ids(kafka, [name]) == {})
+    ensure_topics(kafka, {name: 1})
+    write(kafka, name, numbers(0, records))
+
+
+def test_a_topic_that_was_made_anew_is_refused(kafka: KafkaSettings, topic: Topic) -> None:
+    name = topic()
+    announced = topic_ids(kafka, [name])
+    recreate(kafka, name, 10)
+    with RangeReader(kafka, [offset_range(name, 0, 10)], topic_ids=announced, wait_s=0.3) as reader:
+        for read_or_check in (reader.check, lambda: list(reader.batches())):
+            with pytest.raises(FailedPrecondition) as caught:
+                read_or_check()
+            assert caught.value.reason_name == "TOPIC_RECREATED"
+            found = topic_ids(kafka, [name])[name]
+            assert caught.value.metadata == {"topic": name, "announced": announced[name], "found": found}
+
+
+@pytest.mark.parametrize("records", [0, 5, 2_000])
+def test_a_topic_that_is_made_anew_while_it_is_read_is_told(kafka: KafkaSettings, topic: Topic, records: int) -> None:
+    """Kafka goes on with the records of the new topic, or says that there are none."""
+    name = topic()
+    write(kafka, name, numbers(0, 600))
+    with RangeReader(kafka, [offset_range(name, 0, 1_000)], wait_s=20) as reader:
+        batches = reader.batches()
+        next(batches)
+        recreate(kafka, name, records)
+        with pytest.raises(FailedPrecondition) as caught:
+            list(batches)
+    assert caught.value.reason_name == "TOPIC_RECREATED"
+
+
+def test_a_topic_that_is_deleted_while_it_is_read_is_told(kafka: KafkaSettings, topic: Topic) -> None:
+    """Kafka says nothing at all then; the patience for a cluster that is away is not used up."""
+    name = topic()
+    write(kafka, name, numbers(0, 600))
+    with RangeReader(kafka, [offset_range(name, 0, 1_000)], wait_s=60) as reader:
+        batches = reader.batches()
+        next(batches)
+        admin = kafka.admin()
+        admin.delete_topics([name])[name].result(10)
+        with pytest.raises(NotFound) as caught:
+            list(batches)
+    assert caught.value.reason_name == "UNKNOWN_TOPIC"
+
+
+def test_very_many_ranges_of_one_partition_are_read_in_one_go(kafka: KafkaSettings, topic: Topic) -> None:
+    name = topic(2)
+    write(kafka, name, [b"%06d" % number for number in range(20_000)])
+    write(kafka, name, numbers(0, 10), partition=1)
+    ranges = [offset_range(name, start, start + 2) for start in range(0, 20_000, 4)]
+    with RangeReader(kafka, [*reversed(ranges), offset_range(name, 5, 10, partition=1)]) as reader:
+        started = time.monotonic()
+        messages = [message for batch in reader.batches() for message in batch]
+        assert time.monotonic() - started < 10, "5,000 ranges take no 5,000 round trips"
+        assert (reader.records_read, reader.offsets_done) == (10_005, 10_005)
+    first = [message.offset() for message in messages if message.partition() == 0]
+    assert first == [offset for offset in range(20_000) if offset % 4 < 2]
+
+
+def test_what_lies_between_ranges_that_are_far_apart_is_not_read(kafka: KafkaSettings, topic: Topic) -> None:
+    name = topic()
+    write(kafka, name, [b"x" * 500_000] * 60)
+    ranges = [offset_range(name, start, start + 2) for start in (0, 4, 28, 57)]
+    read_offsets = offsets(read(kafka, *ranges))
+    assert read_offsets == [0, 1, 4, 5, 28, 29, 57, 58]
+
+
+def test_what_is_deleted_between_two_ranges_does_not_matter(kafka: KafkaSettings, topic: Topic) -> None:
+    """The reader is on its way through what lies between them."""
+    name = topic()
+    for number in range(60):
+        write(kafka, name, [b"%d" % number + b" " * 1_000])
+    ranges = [offset_range(name, 0, 3), offset_range(name, 50, 60)]
+    with RangeReader(little_ahead(kafka), ranges, wait_s=20) as reader:
+        batches = reader.batches()
+        read_offsets = offsets(next(batches))
+        delete_before(kafka, name, 50)
+        read_offsets += [offset for batch in batches for offset in offsets(batch)]
+    assert read_offsets == [0, 1, 2, *range(50, 60)]
+
+
+def test_what_is_deleted_while_it_is_read_is_told(kafka: KafkaSettings, topic: Topic) -> None:
+    name = topic()
+    for number in range(60):
+        write(kafka, name, [b"%d" % number + b" " * 1_000])
+    with RangeReader(little_ahead(kafka), [offset_range(name, 0, 60)], wait_s=20) as reader:
+        batches = reader.batches()
+        read_offsets = offsets(next(batches))
+        delete_before(kafka, name, 55)
+        with pytest.raises(FailedPrecondition) as caught:
+            read_offsets += [offset for batch in batches for offset in offsets(batch)]
+    assert caught.value.reason_name == "DATA_EXPIRED"
+    assert caught.value.metadata["low"] == "55"
+    assert read_offsets == [*range(len(read_offsets))]
+    assert len(read_offsets) <= int(caught.value.metadata["start"]) < 55
+
+
+def test_partitions_without_records_end_by_themselves(kafka: KafkaSettings, topic: Topic) -> None:
+    """Of twenty partitions two hold records, and one nothing but what an aborted transaction left."""
+    name = topic(20)
+    write(kafka, name, numbers(0, 7), partition=3)
+    write(kafka, name, numbers(0, 5), partition=19)
+    with TransactionalWriter(kafka, f"aborted-{name}") as writer:
+        write_in_transaction(writer, name, numbers(0, 4), commit=False, partition=8)
+    ends = {number: log.stable for number, log in log_ends(kafka, name).items()}
+    with RangeReader(kafka, [offset_range(name, 0, end, number) for number, end in ends.items()]) as reader:
+        reader.check()
+        assert sum(len(batch) for batch in reader.batches()) == 12
+        assert reader.offsets_done == reader.records_total == 17
+
+
+def test_many_topics_are_read_together(kafka: KafkaSettings, topic: Topic) -> None:
+    names = [topic() for _ in range(12)]
+    for number, name in enumerate(names):
+        write(kafka, name, numbers(number * 10, number * 10 + 10))
+    with RangeReader(kafka, [offset_range(name, 2, 5) for name in names]) as reader:
+        reader.check()
+        found = values(message for batch in reader.batches() for message in batch)
+    assert sorted(int(value or 0) % 10 for value in found) == sorted([2, 3, 4] * 12)
+
+
+def test_an_option_cannot_make_reading_inexact(kafka: KafkaSettings, holes: str) -> None:
+    careless = KafkaSettings(
+        kafka.bootstrap_servers, {"isolation.level": "read_uncommitted", "auto.offset.reset": "latest"}
+    )
+    assert offsets(read(careless, offset_range(holes, 0, 17))) == VISIBLE

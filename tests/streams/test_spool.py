@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.errors import Cancelled, FailedPrecondition, InvalidArgument, NotFound
-from headrace.v1.deployment_pb2 import COUNT_MISMATCH_ACCEPT, SPLIT_ORDERED
+from headrace.errors import Cancelled, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from headrace.v1.deployment_pb2 import COUNT_MISMATCH_ACCEPT, SPLIT_ORDERED, SPLIT_SHUFFLED
 from headrace.v1.stream_pb2 import DATA_FORMAT_RAW, StreamAnnouncement
 from streams.kafka import KafkaSettings
 from streams.reader import RangeReader
 from streams.split import split_rows
-from streams.spool import Spool, open_spool, spool_stream
+from streams.spool import Progress, Spool, open_spool, spool_stream
 from streams.writer import StreamProducer
-from tests.streams.log import delete_before, write
+from tests.streams.log import delete_before, little_ahead, write
 
 Topic = Callable[..., str]
 ROWS = 300
@@ -54,8 +54,8 @@ def numbers(spool: Spool) -> list[int]:
 def test_rows_labels_and_places_belong_together(
     kafka: KafkaSettings, stream: StreamAnnouncement, tmp_path: Path
 ) -> None:
-    progress: list[tuple[int, int, float]] = []
-    spool = spool_stream(stream, kafka, tmp_path, on_progress=lambda *step: progress.append(step))
+    progress: list[Progress] = []
+    spool = spool_stream(stream, kafka, tmp_path, on_progress=progress.append)
     assert sorted(numbers(spool)) == list(range(ROWS))
     samples, labels = np.load(spool.samples, mmap_mode="r"), spool.read("labels")
     assert (samples.shape, samples.dtype) == ((ROWS, 2, 3), np.float32)
@@ -66,7 +66,8 @@ def test_rows_labels_and_places_belong_together(
         np.testing.assert_array_equal(row, sample(number))
         assert (label[0], spool.sources[partition][1], offset) == (number % 10, number % 3, number // 3)
     assert spool.read("timestamps").min() > 1_600_000_000_000
-    assert progress[-1][:2] == (ROWS, ROWS)
+    assert (progress[-1].read, progress[-1].total, progress[-1].left_s) == (ROWS, ROWS, 0)
+    assert progress[-1].records_per_s > 0
 
 
 def test_a_spool_is_read_once(kafka: KafkaSettings, stream: StreamAnnouncement, tmp_path: Path) -> None:
@@ -141,6 +142,139 @@ def test_undecodable_records_within_the_limit_are_counted(kafka: KafkaSettings, 
     assert open_spool(tmp_path, stream) == spool
     with pytest.raises(InvalidArgument):
         spool_stream(stream, kafka, tmp_path, decode_error_limit=0.2)
+
+
+def test_the_first_undecodable_records_are_those_of_the_first_partitions(
+    kafka: KafkaSettings, topic: Topic, tmp_path: Path
+) -> None:
+    """Whatever partition is read first: the same records fail in the same words."""
+    name = topic(3)
+    bad = {0: [70], 1: [5], 2: [0, 1, 2, 3]}
+    with StreamProducer(kafka, name, settings=FAST) as producer:
+        for number in range(300):
+            partition, offset = number % 3, number // 3
+            value = b"?" if offset in bad[partition] else sample(number).tobytes()
+            producer.send(partition, b"\x01", value)
+        producer.flush()
+    with pytest.raises(InvalidArgument) as caught:
+        spool_stream(announce(name, 3, 100, record_count=300), kafka, tmp_path)
+    facts = caught.value.metadata
+    shown = [(facts[f"partition{one}"], facts[f"offset{one}"]) for one in ("", "_2", "_3")]
+    assert shown == [("0", "70"), ("1", "5"), ("2", "0")]
+    assert "1 bytes" in facts["cause_3"]
+
+
+def test_a_part_has_the_same_digest_however_it_was_read(
+    kafka: KafkaSettings, stream: StreamAnnouncement, topic: Topic, tmp_path: Path
+) -> None:
+    whole = spool_stream(stream, kafka, tmp_path / "whole")
+    (one,) = [one for one in stream.ranges if one.partition == 1]
+    alone = announce(one.topic)
+    alone.ClearField("ranges")
+    # In several ranges, and so in other batches.
+    for start in range(0, one.end, 10):
+        alone.ranges.add(topic=one.topic, partition=1, start=start, end=start + 10)
+    again = spool_stream(alone, kafka, tmp_path / "alone")
+    assert again.sources == [(one.topic, 1)]
+    assert again.digests == [whole.digests[1]]
+    assert len(set(whole.digests)) == 3
+    alone.ranges.pop()
+    assert spool_stream(alone, kafka, tmp_path / "less").digests != again.digests
+
+
+def test_what_the_records_decided_is_kept(kafka: KafkaSettings, stream: StreamAnnouncement, tmp_path: Path) -> None:
+    del stream.input_config["data_reshape"]
+    spool = spool_stream(stream, kafka, tmp_path)
+    assert spool.config["data_reshape"] == "6"
+    assert spool.fields == ()
+    assert spool.reading_s > 0
+    assert open_spool(tmp_path, stream) == spool
+
+
+ROW_BYTES = 6 * 4 + 1 + 20
+
+
+def test_a_stream_that_is_larger_than_its_quota_is_refused_before_it_is_read(
+    kafka: KafkaSettings, stream: StreamAnnouncement, tmp_path: Path
+) -> None:
+    fits = spool_stream(stream, kafka, tmp_path / "fits", limit_bytes=ROWS * ROW_BYTES)
+    assert fits.rows == ROWS
+    nowhere = KafkaSettings("127.0.0.1:1")
+    with pytest.raises(ResourceExhausted) as caught:
+        spool_stream(stream, nowhere, tmp_path / "not", limit_bytes=ROWS * ROW_BYTES - 1)
+    assert caught.value.reason_name == "SPOOL_LIMIT"
+    assert caught.value.metadata == {
+        "limit_bytes": str(ROWS * ROW_BYTES - 1),
+        "needed_bytes": str(ROWS * ROW_BYTES),
+    }
+
+
+def test_a_quota_holds_where_nobody_said_how_much_would_come(
+    kafka: KafkaSettings, stream: StreamAnnouncement, tmp_path: Path
+) -> None:
+    stream.record_count = 0
+    del stream.input_config["data_reshape"]  # so that not even the size of a row is known
+    with pytest.raises(ResourceExhausted) as caught:
+        spool_stream(stream, kafka, tmp_path, limit_bytes=100 * ROW_BYTES)
+    assert caught.value.reason_name == "SPOOL_LIMIT"
+    assert int(caught.value.metadata["needed_bytes"]) == ROWS * ROW_BYTES
+    assert open_spool(tmp_path) is None
+
+
+def test_the_records_of_a_topic_made_anew_are_not_those_that_were_announced(
+    kafka: KafkaSettings, stream: StreamAnnouncement, tmp_path: Path
+) -> None:
+    spool_stream(stream, kafka, tmp_path)
+    stream.topic_ids[stream.ranges[0].topic] = "another"
+    assert open_spool(tmp_path, stream) is None
+    with pytest.raises(FailedPrecondition) as caught:
+        spool_stream(stream, kafka, tmp_path)
+    assert caught.value.reason_name == "TOPIC_RECREATED"
+
+
+def test_two_streams_in_one_partition_are_read_apart(kafka: KafkaSettings, topic: Topic, tmp_path: Path) -> None:
+    name = topic()
+    for number in range(0, 40, 4):
+        for key, first in (("ours", number), ("theirs", number + 2)):
+            write_labelled(kafka, name, range(first, first + 2), key)
+    for key, wanted in (("ours", 0), ("theirs", 2)):
+        spool = spool_stream(announce(name, per_partition=40, record_count=20, stream_key=key), kafka, tmp_path / key)
+        assert numbers(spool) == [number for number in range(40) if number % 4 in (wanted, wanted + 1)]
+        assert spool.others_count == 20
+
+
+def write_labelled(kafka: KafkaSettings, topic: str, rows: range, key: str) -> None:
+    with StreamProducer(kafka, topic, headers=[("headrace-stream", key)], settings=FAST) as producer:
+        for number in rows:
+            producer.send(0, b"\x01", sample(number).tobytes())
+        producer.flush()
+
+
+def test_classes_that_lie_in_partitions_of_their_own_are_in_every_part_in_proportion(
+    kafka: KafkaSettings, topic: Topic, tmp_path: Path
+) -> None:
+    """As Kafka's default partitioner leaves them, because the key is the label."""
+    classes, of_each = 5, 400
+    name = topic(classes)
+    with StreamProducer(kafka, name, settings=FAST) as producer:
+        for number in range(classes * of_each):
+            label = number // of_each
+            producer.send(label, bytes([label]), sample(number).tobytes())
+        producer.flush()
+    stream = announce(name, classes, of_each, record_count=classes * of_each)
+    splits, orders = [], []
+    for folder, client in (("first", kafka), ("second", little_ahead(kafka))):
+        spool = spool_stream(stream, client, tmp_path / folder)
+        rows = split_rows(spool, validation_rate=0.2, test_rate=0.1, seed=3, split=SPLIT_SHUFFLED)
+        places = np.stack([spool.read("partitions"), spool.read("offsets")], axis=1)
+        splits.append([places[part].tolist() for part in (rows.training, rows.validation, rows.test)])
+        orders.append(places.tolist())
+        labels = spool.read("labels")[:, 0]
+        for part in (rows.training, rows.validation, rows.test):
+            counts = np.bincount(labels[part], minlength=classes)
+            assert abs(counts - len(part) / classes).max() < 5 * np.sqrt(len(part) / classes)
+    assert orders[0] != orders[1], "read in another order, or this shows nothing"
+    assert splits[0] == splits[1]
 
 
 def test_a_number_that_was_not_announced_is_refused_unless_accepted(

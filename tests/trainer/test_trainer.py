@@ -182,18 +182,25 @@ def test_what_is_wrong_with_a_stream_fails_its_training(
     unfinished.ranges[0].end += 1
     unknown = written()
     unknown.ranges[0].topic += "-unknown"
+    recreated = written()
+    recreated.topic_ids[recreated.ranges[0].topic] = "another"
     cases = {
         "DATA_EXPIRED": expired,
         "DATA_INCOMPLETE": unfinished,
         "UNKNOWN_TOPIC": unknown,
+        "TOPIC_RECREATED": recreated,
         "DECODE_ERROR": written([(b"\0", b"short")]),
         "COUNT_MISMATCH": written(record_count=99),
         "EMPTY_STREAM": written(validation_rate=0.7, test_rate=0.3),
     }
     away = start(TORCH, expired, kafka_servers=f"127.0.0.1:{free_port()}")
+    tolerant = start(TORCH, written([(b"\0", b"short")]), decode_error_limit=0.1)
     trainers = {wanted: start(TORCH, stream) for wanted, stream in cases.items()}
+    trainers["SPOOL_LIMIT"] = start(TORCH, written(), environ={"HEADRACE_SPOOL_LIMIT_BYTES": "1000"})
     for wanted, trainer in trainers.items():
         assert (trainer.wait(), trainer.states[-1], reason(trainer)) == (10, "FAILED", wanted)
+        assert not list(trainer.home.glob("work/records"))
+    assert (tolerant.wait(), tolerant.outcome.decode_error_count) == (0, 1)
     assert (away.wait(), away.states[-1], reason(away)) == (75, "STARTING", "KAFKA_UNAVAILABLE")
 
 
