@@ -33,6 +33,8 @@ class Tally:
     failed: int = 0
     failure: KafkaError | None = None
     """The first one: those behind it often fail because of it."""
+    failed_topic: str = ""
+    """Where, if it is known."""
 
     @property
     def outstanding(self) -> int:
@@ -46,10 +48,11 @@ class Tally:
         else:
             self.fail(error)
 
-    def fail(self, error: KafkaError) -> None:
+    def fail(self, error: KafkaError, topic: str = "") -> None:
         """A record was refused."""
         self.failed += 1
-        self.failure = self.failure or error
+        if self.failure is None:
+            self.failure, self.failed_topic = error, topic
 
 
 def enqueue(  # noqa: PLR0913

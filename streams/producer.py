@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -25,8 +26,9 @@ from streams.runs import Lane
 
 # A record: (value, key, partition).
 Record = tuple[bytes | None, bytes | None, int]
-# Runs that are announced for one partition; where others interleave more often than that, runs are joined.
-MOST_RUNS = 100
+# Runs are announced in a control message; they may take half of what a record may have.
+_ANNOUNCED_BYTES = 500_000
+_NUMBERS_BYTES = 30
 
 BOUNDED: Mapping[str, Any] = {
     # librdkafka's own bound is 1 GiB. What does not fit makes `send` wait.
@@ -49,7 +51,7 @@ class RecordProducer(Protocol):
     def records(self) -> StreamRecords:
         """The records so far."""
 
-    def send_all(self, records: Iterable[Record], topic: str | None = None) -> None: ...
+    def send_all(self, records: Iterable[Record], topic: str | None = None, *, marked: bool = False) -> None: ...
     def flush(self, timeout_s: float | None = None, on_turn: Callable[[], None] | None = None) -> None: ...
     def announce(self, topic: str, key: bytes, value: bytes, headers: Headers) -> None: ...
 
@@ -57,8 +59,9 @@ class RecordProducer(Protocol):
 class StreamRecords:
     """The records of one stream, in one topic or several: it gives them to a client and keeps book of their offsets.
 
-    headers: on every record; with `when_shared` only from when somebody else was seen writing to the same partitions. A
-    header costs as much as all the rest of sending a small record, and nobody needs it where `ranges` are exact.
+    headers: on every record; with `when_shared` only on `marked` ones, and on all from when somebody else was seen
+        writing to the same partitions. A header costs as much as all the rest of sending a small record, and nobody
+        needs it where `ranges` are exact.
     """
 
     def __init__(self, kafka: KafkaSettings, headers: Headers | None = None, *, when_shared: bool = False) -> None:
@@ -85,42 +88,68 @@ class StreamRecords:
         return self._tally.failure
 
     def delivered_to(self, topic: str) -> int:
-        """Of one topic."""
-        return sum(lane.delivered for lane in self._lanes[topic].all()) if topic in self._lanes else 0
+        """Records of one topic that Kafka has confirmed."""
+        return sum(lane.delivered for lane in self._lanes_of(topic))
 
-    def ranges(self, topic: str, most: int = MOST_RUNS) -> list[stream_pb2.OffsetRange]:
-        """The runs of confirmed offsets, of each partition at most so many."""
-        return [one for lane in self._lanes[topic].all() for one in lane.ranges(most)] if topic in self._lanes else []
+    def ranges(self, topic: str, most: int | None = None) -> list[stream_pb2.OffsetRange]:
+        """The runs of confirmed offsets, of each partition at most so many (as many as a control message can hold)."""
+        lanes = self._lanes_of(topic)
+        most = most or self._most(topic)
+        return [one for lane in lanes for one in lane.ranges(most)]
 
-    def are_exact(self, topic: str, most: int = MOST_RUNS) -> bool:
+    def are_exact(self, topic: str, most: int | None = None) -> bool:
         """Whether `ranges` hold these records alone: else readers need the header to tell them apart."""
-        return topic not in self._lanes or all(lane.run_count <= most for lane in self._lanes[topic].all())
+        most = most or self._most(topic)
+        return all(lane.run_count <= most for lane in self._lanes_of(topic))
 
-    def send_all(self, producer: Producer, topic: str, records: Iterable[Record]) -> None:
+    def _most(self, topic: str) -> int:
+        return max(1, _ANNOUNCED_BYTES // (len(topic) + _NUMBERS_BYTES) // max(1, len(self._lanes_of(topic))))
+
+    def _lanes_of(self, topic: str) -> list[Lane]:
+        return self._lanes[topic].all() if topic in self._lanes else []
+
+    def send_all(self, producer: Producer, topic: str, records: Iterable[Record], *, marked: bool = False) -> None:
         """Give the records to the client; wait while too many are unconfirmed.
 
         Raises InvalidArgument where one is too large (it is not sent, those before it are), `not_delivered` as soon as
         it is known that an earlier one was refused.
         """
-        lanes, tally = self._lanes.setdefault(topic, _Lanes(topic, self._tally)), self._tally
-        produce, reports, headers = producer.produce, lanes.reports, self._headers_now()
-        for value, key, partition in records:
-            try:
-                # By position: names cost a fifth of the call.
-                produce(topic, value, key, partition, reports[partition], None, 0, headers)
-            except (BufferError, KafkaException):
-                self._send_patiently(producer, topic, (value, key, partition), headers)
-            tally.sent += 1
-            if not tally.sent % POLL_EVERY:
-                self._serve(producer, topic)
-                headers = self._headers_now()
-        self._serve(producer, topic)
+        reports = self._lanes.setdefault(topic, _Lanes(topic, self._tally)).reports
+        records = iter(records)
+        sent = POLL_EVERY
+        while sent == POLL_EVERY:
+            headers = self._headers if marked else self._headers_now()
+            sent = self._send_some(producer, topic, islice(records, POLL_EVERY), reports, headers)
+            self._serve(producer, topic)
+
+    def _send_some(
+        self,
+        producer: Producer,
+        topic: str,
+        records: Iterable[Record],
+        reports: _Reports,
+        headers: Headers | None,
+    ) -> int:
+        """How many were sent. What is done per record here is most of what sending costs."""
+        produce, sent = producer.produce, 0
+        try:
+            for value, key, partition in records:
+                try:
+                    # By position: names cost a fifth of the call.
+                    produce(topic, value, key, partition, reports[partition], None, 0, headers)
+                except (BufferError, KafkaException):
+                    self._send_patiently(producer, topic, (value, key, partition), headers)
+                sent += 1
+        finally:
+            self._tally.sent += sent
+        return sent
 
     def flush(
         self, producer: Producer, topic: str, timeout_s: float, on_turn: Callable[[], None] | None = None
     ) -> None:
         """Return when every record is confirmed; raise `not_delivered` with the number of those that are not."""
-        flush(producer, timeout_s, on_turn)
+        with kafka_errors(self._kafka, topic=topic):
+            flush(producer, timeout_s, on_turn)
         if self.delivered < self.sent:
             raise self.error(topic)
 
@@ -133,7 +162,11 @@ class StreamRecords:
     def error(self, topic: str) -> HeadraceError:
         """Records that were not confirmed, with their exact number."""
         self._tally.delivered = self.delivered
-        return not_delivered(self._tally, self._kafka, topic)
+        return not_delivered(self._tally, self._kafka, self._tally.failed_topic or topic)
+
+    def blame(self, cause: KafkaError) -> None:
+        """Why records were refused, where their reports do not say."""
+        self._tally.failure = cause
 
     def _serve(self, producer: Producer, topic: str) -> None:
         """Delivery reports, without waiting."""
@@ -204,7 +237,7 @@ class StreamProducer:
 
     - Every record has a delivery report of its own, so the number of those that were not delivered is no estimate.
     - `ranges` are runs of offsets that such reports named; a record of somebody else between two of ours is in none.
-      Only where others interleave so often that one partition has more than `MOST_RUNS` runs are some of them joined;
+      Only where others interleave so often that a control message could not name all runs are some of them joined;
       then the header (`headers`) tells the records apart, and the number of records shows if it did not.
     """
 
@@ -255,12 +288,12 @@ class StreamProducer:
         """
         self.send_all([(value, key, partition)])
 
-    def send_all(self, records: Iterable[Record], topic: str | None = None) -> None:
+    def send_all(self, records: Iterable[Record], topic: str | None = None, *, marked: bool = False) -> None:
         """Send records, each as (value, key, partition); to another topic than the stream's if it is given.
 
-        Raises what `send` raises.
+        marked: with the header, though nobody else was seen: where its cost does not matter. Raises what `send` raises.
         """
-        self.records.send_all(self._open_producer, topic or self.topic, records)
+        self.records.send_all(self._open_producer, topic or self.topic, records, marked=marked)
 
     def flush(self, timeout_s: float | None = None, on_turn: Callable[[], None] | None = None) -> None:
         """Return when every record is confirmed. Raises NOT_DELIVERED with the number of those that are not.
@@ -270,9 +303,9 @@ class StreamProducer:
         timeout_s = self._delivery_timeout_s + FLUSH_GRACE_S if timeout_s is None else timeout_s
         self.records.flush(self._open_producer, self.topic, timeout_s, on_turn)
 
-    def ranges(self) -> list[stream_pb2.OffsetRange]:
-        """The runs of confirmed offsets, by partition."""
-        return self.records.ranges(self.topic)
+    def ranges(self, most: int | None = None) -> list[stream_pb2.OffsetRange]:
+        """The runs of confirmed offsets, by partition, of each at most so many."""
+        return self.records.ranges(self.topic, most)
 
     def announce(self, topic: str, key: bytes, value: bytes, headers: Headers) -> None:
         """Write one record to another topic and return when it is confirmed."""

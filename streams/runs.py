@@ -34,7 +34,7 @@ class Lane:
     def report(self, error: KafkaError | None, message: Message) -> None:
         """A delivery report. Called once per record: it does no more than it must."""
         if error is not None:
-            self._tally.fail(error)
+            self._tally.fail(error, self.topic)
             return
         offset: int = message.offset()  # type: ignore[assignment]
         if offset != self._next:
@@ -89,10 +89,12 @@ class Lane:
 
 
 def _joined(runs: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:
-    """At most so many runs; the widest gaps stay."""
+    """At most so many runs; the widest gaps stay, the first ones of those alike: a sink that came later marks its
+    records once it has seen us.
+    """
     if len(runs) <= most:
         return runs
-    gaps = sorted(range(1, len(runs)), key=lambda index: runs[index][0] - runs[index - 1][1])
+    gaps = sorted(range(1, len(runs)), key=lambda index: (runs[index][0] - runs[index - 1][1], -index))
     splits = sorted(gaps[len(runs) - most :])
     starts = [runs[index][0] for index in (0, *splits)]
     ends = [runs[index - 1][1] for index in splits] + [runs[-1][1]]

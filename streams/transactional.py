@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+from confluent_kafka import KafkaException
+
 from headrace.errors import HeadraceError, InvalidArgument
 from headrace.failpoints import fail_at
 from streams.kafka import Headers, KafkaSettings
@@ -67,11 +69,11 @@ class TransactionalStreamProducer:
         self._watch.join()
         self._writer.close()
 
-    def send_all(self, records: Iterable[Record], topic: str | None = None) -> None:
+    def send_all(self, records: Iterable[Record], topic: str | None = None, *, marked: bool = False) -> None:
         """As of StreamProducer; also raises what a commit in between has raised."""
         with self._turn():
             self._begin()
-            self.records.send_all(self._writer.client, topic or self.topic, records)
+            self.records.send_all(self._writer.client, topic or self.topic, records, marked=marked)
 
     def flush(self, timeout_s: float | None = None, on_turn: Callable[[], None] | None = None) -> None:
         """Return when every record is in the log, though not yet committed."""
@@ -92,10 +94,16 @@ class TransactionalStreamProducer:
             self._commit()
 
     def _begin(self) -> None:
+        if self._writer.in_transaction and self._left_s() <= 0:
+            self._commit()
         if not self._writer.in_transaction:
             self._writer.begin()
             self._begun_at = time.monotonic()
             self._changed.notify_all()
+
+    def _left_s(self) -> float:
+        """Until the open transaction should be committed."""
+        return self._begun_at + self._transaction_s / 3 - time.monotonic()
 
     def _commit(self) -> None:
         self.records.flush(self._writer.client, self.topic, self._transaction_s)
@@ -113,17 +121,28 @@ class TransactionalStreamProducer:
             except InvalidArgument:
                 raise  # a record that was not sent
             except HeadraceError as error:
-                self._failure = error
-                raise
+                self._failure = self._explained(error)
+                raise self._failure from error.__cause__
+
+    def _explained(self, error: HeadraceError) -> HeadraceError:
+        """What has broken the transaction: its records only say that they were dropped. A commit says why it cannot."""
+        if error.reason_name != "NOT_DELIVERED" or not self._writer.in_transaction:
+            return error
+        try:
+            self._writer.commit()
+        except HeadraceError as broken:
+            if isinstance(broken.__cause__, KafkaException):
+                self.records.blame(broken.__cause__.args[0])
+                return self.records.error(self.topic)
+        return error
 
     def _commit_in_time(self) -> None:
         """On a thread: commit a transaction that is open for a third of the time that it may be."""
         with self._changed:
             while not self._closing:
-                left_s = self._begun_at + self._transaction_s / 3 - time.monotonic()
                 if not self._writer.in_transaction or self._failure is not None:
                     self._changed.wait()
-                elif left_s > 0:
+                elif (left_s := self._left_s()) > 0:
                     self._changed.wait(left_s)
                 else:
                     self._commit_quietly()
