@@ -5,21 +5,22 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import decoding, inference, reading, training
+from benchmarks import decoding, inference, reading, sending, training
 from benchmarks.report import RESULTS, Ratio, render
 from cli.broker import Broker
 from streams.kafka import KafkaSettings
 
 
-def measure_reading() -> list[Ratio]:
-    """Needs a broker alone."""
+def with_broker(measure: Callable[[KafkaSettings], list[Ratio]]) -> list[Ratio]:
+    """Of what needs a broker alone."""
     with tempfile.TemporaryDirectory() as home, Broker(Path(home), port=0, stop_with_parent=True) as broker:
-        return reading.measure(KafkaSettings(broker.bootstrap_servers))
+        return measure(KafkaSettings(broker.bootstrap_servers))
 
 
 BENCHMARKS: dict[str, Callable[[], list[Ratio]]] = {
     "decoding": decoding.measure,
-    "reading": measure_reading,
+    "reading": lambda: with_broker(reading.measure),
+    "sending": lambda: with_broker(sending.measure),
     "training": training.measure,
     "inference": inference.measure,
 }

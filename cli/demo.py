@@ -9,11 +9,11 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import grpc
 import numpy as np
@@ -29,10 +29,9 @@ from cli.home import PlatformState, home_folder, running_state, supervisor_pid
 from cli.inference import await_running, create_inference
 from cli.platform import BrokerPort, GatewayPort, Kafka, Port, addresses, down, start_platform
 from cli.predict import best, input_encoding
-from cli.questions import Answers, ask
 from cli.result import range_lines
 from cli.supervisor import FRAMEWORKS, Ports
-from headrace.errors import FailedPrecondition, from_status
+from headrace.errors import DeadlineExceeded, FailedPrecondition, from_status
 from headrace.v1 import (
     configuration_pb2,
     deployment_manager_pb2,
@@ -47,8 +46,7 @@ from headrace.v1 import (
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
 from headrace.v1.model_registry_pb2_grpc import ModelRegistryStub
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
-from sinks import RawSink
-from streams.codecs import codec_for
+from sinks import InferenceSink, RawSink
 from streams.kafka import KafkaSettings, ensure_topics
 
 EXIT_FAILED = 1
@@ -70,6 +68,8 @@ TRAINING_DEADLINE_S = 300
 # With the wait for the stream.
 WATCH_TIMEOUT_S = 900.0
 ANSWER_TIMEOUT_S = 60.0
+# After the last answer: time for one too many to appear.
+SETTLE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,14 @@ class Digits:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+@dataclass
+class Answers:
+    """What came for each image: `by_topic[topic][number]` are the answers to image `number`, each its bytes."""
+
+    by_topic: dict[str, list[list[bytes]]]
+    seconds: float = 0.0
 
 
 def demo(
@@ -231,19 +239,22 @@ class Story:
 
     def _ask(self, inferences: Sequence[inference_pb2.Inference], digits: Digits) -> Answers:
         _headline("Answers", f"the {len(digits)} digits that neither model has seen")
-        codec = codec_for(*input_encoding(self._channel, inferences[0]))
-        questions = codec.encode_samples(digits.images)
+        data_format, config = input_encoding(self._channel, inferences[0])
         topics = [each.output_topic for each in inferences]
-        with _progress() as progress:
-            task = progress.add_task("  Answers", total=len(questions) * len(topics))
-
-            def show(answers: Answers) -> None:
-                progress.update(task, completed=len(questions) * len(topics) - answers.missing())
-
-            return ask(
-                self._kafka, inferences[0].input_topic, topics, questions,
-                timeout_s=ANSWER_TIMEOUT_S, dead_letters="", on_answers=show,
-            )  # fmt: skip
+        answers = Answers({topic: [[] for _ in range(len(digits))] for topic in topics})
+        sink = InferenceSink(
+            self._kafka.bootstrap_servers, inferences[0].input_topic, topics,
+            data_format=data_format, input_config=config, dead_letters="", answer_timeout_s=ANSWER_TIMEOUT_S,
+        )  # fmt: skip
+        with sink, _progress() as progress:
+            task = progress.add_task("  Answers", total=len(digits) * len(topics))
+            # What is missing is in the verdict.
+            with suppress(DeadlineExceeded):
+                for answer in sink.ask(digits.images, range(len(digits)), settle_s=SETTLE_S):
+                    answers.by_topic[answer.topic][cast(int, answer.key)].append(answer.value)
+                    progress.update(task, advance=not answer.repeated)
+        answers.seconds = sink.seconds
+        return answers
 
     def _print_next(self, results: Sequence[result_pb2.Result], inferences: Sequence[inference_pb2.Inference]) -> None:
         _headline("What to try next", "in another terminal, in this folder")

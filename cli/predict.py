@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import grpc
 import typer
@@ -14,13 +14,11 @@ from cli import output
 from cli.connection import control_plane, find_inference
 from cli.home import kafka_address
 from cli.output import Json
-from cli.questions import Answers, ask
-from cli.records import read_records
+from cli.records import Records, read_records
 from headrace.errors import DeadlineExceeded, FailedPrecondition
 from headrace.v1 import error_pb2, inference_pb2, result_collector_pb2, stream_pb2
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
-from streams.codecs import codec_for
-from streams.kafka import KafkaSettings
+from sinks import Answer, InferenceSink
 
 SHOWN_VALUES = 12
 
@@ -38,23 +36,37 @@ def predict(
     with control_plane() as channel:
         found = find_inference(channel, inference)
         _check_running(found)
-        codec = codec_for(*input_encoding(channel, found))
-    questions = codec.encode_samples(records.samples)
-    with output.errors.status(f"Asking {output.count(len(questions))} questions"):
-        answers = ask(
-            KafkaSettings(kafka_address(kafka)), found.input_topic, [found.output_topic], questions, timeout_s=timeout_s
-        )
-    values = [_values(answer) for answer in answers.first(found.output_topic)]
+        data_format, config = input_encoding(channel, found)
+    sink = InferenceSink(
+        kafka_address(kafka), found.input_topic, found.output_topic,
+        data_format=data_format, input_config=config, answer_timeout_s=timeout_s,
+    )  # fmt: skip
+    with sink, output.errors.status(f"Asking {output.count(len(records))} questions"):
+        answers, late = _answers(sink, records)
     if as_json:
-        output.print_json({"predictions": [{"values": each} for each in values], "seconds": answers.seconds})
+        values = [None if each is None or each.is_dead_letter else each.values for each in answers]
+        output.print_json({"predictions": [{"values": each} for each in values], "seconds": sink.seconds})
     else:
         labels = None if records.labels is None or not label else [each.item() for each in records.labels]
-        _print_answers(values, labels, answers)
-    if missing := answers.missing():
+        _print_answers(answers, labels, sink.seconds)
+    if late is not None:
         raise DeadlineExceeded(
             error_pb2.REASON_DEADLINE,
-            f"{missing} of {len(questions)} questions have no answer; `headrace inference show {found.id}` tells why",
-        )
+            f"{answers.count(None)} of {len(records)} questions have no answer; "
+            f"`headrace inference show {found.id}` tells why",
+        ) from late
+
+
+def _answers(sink: InferenceSink, records: Records) -> tuple[list[Answer | None], DeadlineExceeded | None]:
+    """The first answer to each record, and the error where some have none."""
+    answers: list[Answer | None] = [None] * len(records)
+    try:
+        for answer in sink.ask(records.samples, range(len(records))):
+            number = cast(int, answer.key)
+            answers[number] = answers[number] or answer
+    except DeadlineExceeded as error:
+        return answers, error
+    return answers, None
 
 
 def input_encoding(
@@ -76,22 +88,23 @@ def _check_running(found: inference_pb2.Inference) -> None:
         )
 
 
-def _values(answer: bytes | None) -> Any:
-    return json.loads(answer)["values"] if answer else None
-
-
-def _print_answers(values: Sequence[Any], labels: Sequence[Any] | None, answers: Answers) -> None:
+def _print_answers(answers: Sequence[Answer | None], labels: Sequence[Any] | None, seconds: float) -> None:
+    values = [None if each is None or each.is_dead_letter else each.values for each in answers]
     rows = [
-        (number, *([labels[number]] if labels is not None else []), best(value), _shown(value))
-        for number, value in enumerate(values)
+        (number, *([labels[number]] if labels is not None else []), best(value), _refusal(answer) or _shown(value))
+        for number, (answer, value) in enumerate(zip(answers, values, strict=True))
     ]
     columns = ["#row", *(["#label"] if labels is not None else []), "#answer", "values"]
     output.print_table(columns, rows, empty="The file has no rows.")
     if labels is not None and all(value is not None for value in values):
         right = sum(best(value) == label for value, label in zip(values, labels, strict=True))
         output.console.print(f"{right} of {len(labels)} are right ({right / len(labels):.1%}).")
-    if answers.seconds:
-        output.console.print(f"{len(values) / answers.seconds:,.0f} rows/s")
+    if seconds:
+        output.console.print(f"{len(values) / seconds:,.0f} rows/s")
+
+
+def _refusal(answer: Answer | None) -> str:
+    return f"{answer.reason}: {answer.message}" if answer is not None and answer.is_dead_letter else ""
 
 
 def best(values: Any) -> Any:

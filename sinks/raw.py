@@ -1,33 +1,22 @@
-"""Sends samples and labels as the bytes of numpy arrays, and announces them as one stream."""
+"""Sends samples and labels as the bytes of numpy arrays."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from headrace.errors import FailedPrecondition, InvalidArgument
-from headrace.v1 import error_pb2
-from headrace.v1.stream_pb2 import DATA_FORMAT_RAW, StreamAnnouncement
-from streams.codecs import Array, Spec
+from headrace.v1.stream_pb2 import DATA_FORMAT_RAW, DataFormat
+from sinks.rows import mismatch
+from sinks.stream import SinkSettings, StreamSink
+from streams.codecs import Array, Rows, Spec
 from streams.codecs.raw import RawCodec, config_of
-from streams.control import CONTROL_TOPIC, STREAM_HEADER, check, deployment_key, encode
-from streams.kafka import KafkaSettings, ensure_topics, partitions_of
-from streams.writer import StreamProducer
-
-# Rows that are copied to bytes at once: a whole array would be in memory twice.
-_ROWS_AT_ONCE = 4096
 
 
-class RawSink:
-    """A stream of samples and labels for the training `deployment_id`, which need not exist yet.
+class RawSink(StreamSink):
+    """A stream of samples and labels for the training `deployment_id`, which need not exist yet, as plain arrays.
 
         with RawSink("localhost:9092", "digits", deployment_id=1) as sink:
             sink.send(image, label)              # one record
@@ -36,146 +25,69 @@ class RawSink:
     When the `with` block ends, or at `close`, the stream is announced: which offsets it has, once Kafka has confirmed
     every record. When the block ends by an exception nothing is announced, and what was sent belongs to no training.
 
+    Samples and labels may be anything that numpy makes arrays of. A label may be left out, but then all of them;
+    samples without a label beside labelled ones are `send_unsupervised`. A sample of several fields takes another sink.
+
     topic: made with `partitions` (1) partitions if it does not exist. Records go to its partitions in turn.
-    validation_rate, test_rate: the parts of the records that are not trained on, in [0, 1).
     data_type, label_type: numpy's names; that of the first sample and label unless given.
     data_reshape, label_reshape: a shape, as numbers separated by blanks; that of the first ones unless given.
-    options: librdkafka's properties (security, for instance).
+    settings: those of `SinkSettings`: `validation_rate`, `test_rate`, `description`, `transactional`, `stream_id`,
+        `on_progress`, `options` (librdkafka's properties: security, for instance), …
 
-    Samples and labels may be anything that numpy makes arrays of. A label may be left out, but then all of them.
+    What is promised, whatever happens between:
+
+    - Memory is bounded: `send` waits while Kafka is behind.
+    - The announced ranges hold the records of this sink, each once, and no others, also where another producer
+      writes to the same partitions at the same time.
+    - A process that is killed has announced nothing, or everything. Run it again with the same `stream_id`: what was
+      left over belongs to no stream, and a run that had come to its end already is recorded once.
+    - `transactional=True`: readers (read_committed) see nothing before the announcement, and then all, together. What
+      takes longer than a third of `transaction_s` is committed in parts, the announcement with the last. A process that
+      is killed leaves a transaction open, and readers wait at it for `transaction_s`, or until a sink with the same
+      `stream_id` starts.
+
+    Raises InvalidArgument for wrong settings at once, before anything is sent; see `send` and `close` for the rest.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         bootstrap_servers: str,
         topic: str,
         deployment_id: int,
         *,
-        description: str = "",
-        validation_rate: float = 0.0,
-        test_rate: float = 0.0,
-        control_topic: str = CONTROL_TOPIC,
         data_type: str | None = None,
         label_type: str | None = None,
         data_reshape: str | None = None,
         label_reshape: str | None = None,
-        partitions: int | None = None,
-        restrictions: str = "",
-        options: Mapping[str, str] | None = None,
+        **settings: Unpack[SinkSettings],
     ) -> None:
-        self.announcement = StreamAnnouncement(
-            message_id=str(uuid.uuid4()),
-            stream_key=uuid.uuid4().hex,
-            deployment_id=deployment_id,
-            input_format=DATA_FORMAT_RAW,
-            validation_rate=validation_rate,
-            test_rate=test_rate,
-            description=description,
-            restrictions=restrictions,
-        )
-        """What is announced; its ranges are complete when the sink is closed."""
-        self._check_announcement(topic)
-        self._kafka = KafkaSettings(bootstrap_servers, options or {})
-        self._topic = topic
-        self._control_topic = control_topic
-        self._partition_count = partitions or 1
-        self._samples = _Column("sample", data_type, data_reshape)
-        self._labels = _Column("label", label_type, label_reshape)
-        self._producer: StreamProducer | None = None
-        self._open = ExitStack()
-        self._partitions: Iterator[int] = iter(())
-        self._closed = False
+        given = {"data_type": data_type, "data_reshape": data_reshape}
+        given |= {"label_type": label_type, "label_reshape": label_reshape}
+        encoder = RawEncoder({name: value for name, value in given.items() if value is not None})
+        super().__init__(bootstrap_servers, topic, deployment_id, encoder, **settings)
 
-    def __enter__(self) -> RawSink:
-        self._start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self.close()
-        else:
-            self.abandon()
+class RawEncoder:
+    """The bytes of rows of one type and shape: those of the configuration, what it leaves open as the first ones."""
+
+    def __init__(self, config: Mapping[str, str]) -> None:
+        self._samples = _Column("sample", config.get("data_type"), config.get("data_reshape"))
+        self._labels = _Column("label", config.get("label_type"), config.get("label_reshape"))
 
     @property
-    def sent(self) -> int:
-        """Records given to `send` and `send_batch`."""
-        return self._producer.sent if self._producer is not None else self.announcement.record_count
+    def data_format(self) -> DataFormat:
+        return DATA_FORMAT_RAW
 
-    def send(self, sample: ArrayLike, label: ArrayLike | None = None) -> None:
-        """Send one record; waits while too many are unconfirmed.
-
-        Raises InvalidArgument (SCHEMA_MISMATCH) for another shape or type than the first, InvalidArgument when it is
-        too large, Unavailable (NOT_DELIVERED) when Kafka has refused an earlier one.
-        """
-        labels = None if label is None else np.asarray(label)[np.newaxis]
-        self.send_batch(np.asarray(sample)[np.newaxis], labels)
-
-    def send_batch(self, samples: ArrayLike, labels: ArrayLike | None = None) -> None:
-        """Send the rows of `samples` `(n, ...)` with those of `labels` `(n, ...)`. Raises what `send` raises."""
-        samples = np.asarray(samples)
-        if labels is not None:
-            labels = np.asarray(labels)
-            if len(labels) != len(samples):
-                raise InvalidArgument(
-                    error_pb2.REASON_SCHEMA_MISMATCH, f"there are {len(samples)} samples and {len(labels)} labels"
-                )
-        producer = self._start()
-        for start in range(0, len(samples), _ROWS_AT_ONCE):
-            values = self._samples.rows(samples[start : start + _ROWS_AT_ONCE])
-            keys = self._labels.rows(None if labels is None else labels[start : start + _ROWS_AT_ONCE])
-            # Keys and partitions have no end; values go first, so that no partition is taken for nothing.
-            producer.send_all(zip(values, keys, self._partitions, strict=False))
-
-    def close(self) -> None:
-        """Wait until Kafka has confirmed every record, then announce the stream. A second call does nothing.
-
-        Raises Unavailable (NOT_DELIVERED) with the number of records that are not confirmed, FailedPrecondition
-        (EMPTY_STREAM) when nothing was sent; then nothing is announced.
-        """
-        if self._closed:
-            return
-        producer, self._closed = self._producer, True
-        with self._open:
-            if producer is None or not producer.sent:
-                raise FailedPrecondition(error_pb2.REASON_EMPTY_STREAM, "nothing was sent, so nothing is announced")
-            producer.flush()
-            self._complete(producer)
-            headers, value = encode(self.announcement)
-            key = deployment_key(self.announcement.deployment_id)
-            producer.announce(self._control_topic, key, value, headers)
-            self._producer = None
-
-    def abandon(self) -> None:
-        """End without an announcement. Records that were sent stay in the log and belong to no stream."""
-        self._closed = True
-        self._producer = None
-        self._open.close()
-
-    def _start(self) -> StreamProducer:
-        """Connect at the first use."""
-        if self._producer is None:
-            if self._closed:
-                raise FailedPrecondition(error_pb2.REASON_WRONG_STATE, "the sink is closed; make another one")
-            ensure_topics(self._kafka, {self._topic: self._partition_count, self._control_topic: 1})
-            self._partitions = itertools.cycle(partitions_of(self._kafka, self._topic))
-            header = (STREAM_HEADER, self.announcement.stream_key)
-            self._producer = self._open.enter_context(StreamProducer(self._kafka, self._topic, headers=[header]))
-        return self._producer
-
-    def _complete(self, producer: StreamProducer) -> None:
-        self.announcement.ranges.extend(producer.ranges())
-        self.announcement.record_count = producer.sent
+    @property
+    def config(self) -> dict[str, str]:
         assert self._samples.spec is not None, "something was sent"
-        self.announcement.input_config.update(config_of(self._samples.spec, self._labels.spec))
+        return config_of(self._samples.spec, self._labels.spec)
 
-    def _check_announcement(self, topic: str) -> None:
-        """Before anything is sent: what would be wrong with the announcement at the end."""
-        draft = StreamAnnouncement()
-        draft.CopyFrom(self.announcement)
-        draft.ranges.add(topic=topic)
-        check(draft)
+    def samples(self, rows: Rows, labels: Rows | None) -> Iterable[bytes]:
+        return self._samples.encode(rows)
+
+    def labels(self, rows: Rows) -> Iterable[bytes]:
+        return self._labels.encode(rows)
 
 
 class _Column:
@@ -187,33 +99,23 @@ class _Column:
         self._reshape = reshape
         self.spec: Spec | None = None
         """None before the first row, and for labels that are left out."""
-        self._started = False
         if type_name is not None or reshape is not None:
             _parse(type_name or "uint8", reshape or "")  # a wrong name is told at once
 
-    def rows(self, array: Array | None) -> Iterator[bytes | None]:
-        """The bytes of each row; None without end where labels are left out."""
-        if not self._started:
-            self.spec = None if array is None else self._spec_of(array)
-            self._started = True
-        if array is None or self.spec is None:
-            if array is not None or self.spec is not None:
-                raise InvalidArgument(error_pb2.REASON_SCHEMA_MISMATCH, "some records have labels and some have none")
-            return itertools.repeat(None)
-        return self._bytes(array, self.spec)
-
-    def _bytes(self, array: Array, spec: Spec) -> Iterator[bytes]:
-        self._check(array, spec)
-        data = np.ascontiguousarray(array, spec.dtype.newbyteorder("<")).tobytes()
-        size = spec.row_bytes
-        return (data[start : start + size] for start in range(0, len(data), size))
+    def encode(self, rows: Rows) -> Iterable[bytes]:
+        """The bytes of each row."""
+        if isinstance(rows, Mapping):
+            fields = ", ".join(rows)
+            raise mismatch(f"a {self._name} has the fields {fields}, where RAW has none; use AvroSink or JsonSink")
+        spec = self.spec = self.spec or self._spec_of(rows)
+        self._check(rows, spec)
+        return RawCodec(spec, None).encode_samples(rows)
 
     def _check(self, array: Array, spec: Spec) -> None:
         row = array.shape[1:]
         if math.prod(row) == math.prod(spec.shape) and _fits(array, spec.dtype):
             return
-        raise InvalidArgument(
-            error_pb2.REASON_SCHEMA_MISMATCH,
+        raise mismatch(
             f"a {self._name} is {array.dtype.name} {row}, where this stream has {spec}",
             given=f"{array.dtype.name} {row}",
             expected=spec,

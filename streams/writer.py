@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from headrace.errors import Aborted, DeadlineExceeded, HeadraceError, InvalidArgument, Unavailable
-from headrace.v1 import error_pb2, stream_pb2
+from headrace.errors import Aborted, DeadlineExceeded, HeadraceError, Unavailable
+from headrace.v1 import error_pb2
+from streams.delivery import DELIVERY_TIMEOUT_S, FLUSH_GRACE_S, POLL_EVERY, Tally, enqueue, flush, not_delivered
 from streams.group import GroupMetadata
 from streams.kafka import Headers, KafkaSettings, as_headrace_error, is_transient, kafka_errors
+from streams.producer import StreamProducer
+
+__all__ = [
+    "BatchProducer", "StreamProducer", "TransactionAbortable", "TransactionFatal", "TransactionFenced",
+    "TransactionUnknown", "TransactionalWriter",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 COMMIT_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 5.0
-# A record that is not confirmed for so long is refused; a flush waits a little longer, to hear of it.
-DELIVERY_TIMEOUT_S = 120.0
-_FLUSH_TIMEOUT_S = DELIVERY_TIMEOUT_S + 5.0
-# librdkafka's message.max.bytes, key and headers included.
-MESSAGE_MAX_BYTES = 1_000_000
-_ANY_PARTITION = -1
+_FLUSH_TIMEOUT_S = DELIVERY_TIMEOUT_S + FLUSH_GRACE_S
 # One call to librdkafka waits so long; the next one continues it.
 _TURN_S = 5.0
-_FLUSH_TURN_S = 0.5
-# Delivery reports are served once per so many records.
-_POLL_EVERY = 256
 
 _BOUNDED: Mapping[str, Any] = {
     # librdkafka's own bound is 1 GiB. What does not fit makes `produce` wait.
@@ -168,7 +166,7 @@ class TransactionalWriter:
     ) -> None:
         """Add a record to the transaction; waits while too much is unsent."""
         try:
-            _enqueue(
+            enqueue(
                 self._open_producer, topic, key, value,
                 headers=headers, partition=partition, timeout_s=self._commit_timeout_s,
             )  # fmt: skip
@@ -177,7 +175,7 @@ class TransactionalWriter:
         except KafkaException as error:
             raise self._transaction_error(error.args[0]) from error
         self._produced += 1
-        if self._produced % _POLL_EVERY == 0:
+        if self._produced % POLL_EVERY == 0:
             self._open_producer.poll(0)
 
     def send_offsets(self, topic: str, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
@@ -215,6 +213,11 @@ class TransactionalWriter:
         except HeadraceError as error:
             log.warning("the open transaction was left to its timeout", extra={"error": str(error)})
         self._discard()
+
+    @property
+    def client(self) -> Producer:
+        """The producer of the open transaction, for who gives it many records at once. A `begin` may replace it."""
+        return self._open_producer
 
     @property
     def _open_producer(self) -> Producer:
@@ -291,7 +294,7 @@ class BatchProducer:
         self._kafka = kafka
         self._settings = settings
         self._producer: Producer | None = None
-        self._reports = _Reports()
+        self._reports = Tally()
 
     def __enter__(self) -> BatchProducer:
         self._producer = self._kafka.producer(self._settings, defaults=_CONFIRMED)
@@ -319,14 +322,14 @@ class BatchProducer:
     ) -> None:
         """Send a record; waits while too many are unconfirmed. Raises InvalidArgument where it is too large."""
         assert self._producer is not None, "use the producer in a with block"
-        record = self._reports.record
+        record = self._reports.report
         try:
             with kafka_errors(self._kafka, topic=topic):
-                _enqueue(self._producer, topic, key, value, headers=headers, partition=partition, on_delivery=record)
+                enqueue(self._producer, topic, key, value, headers=headers, partition=partition, on_delivery=record)
         except BufferError as error:
-            raise _not_delivered(self._reports, self._kafka) from error
+            raise not_delivered(self._reports, self._kafka) from error
         self._reports.sent += 1
-        if self._reports.sent % _POLL_EVERY == 0:
+        if self._reports.sent % POLL_EVERY == 0:
             self._producer.poll(0)
 
     def poll(self) -> None:
@@ -341,217 +344,8 @@ class BatchProducer:
         offset. They are forgotten here.
         """
         assert self._producer is not None, "use the producer in a with block"
-        _flush(self._producer, timeout_s)
-        reports, self._reports = self._reports, _Reports()
+        flush(self._producer, timeout_s)
+        reports, self._reports = self._reports, Tally()
         if reports.delivered < reports.sent:
             self._producer.purge()
-            raise _not_delivered(reports, self._kafka)
-
-
-class StreamProducer:
-    """Writes the records of one stream and knows which offsets they got.
-
-    The caller chooses partitions. Idempotent: a record is in the log once, in the order of the calls per partition.
-    """
-
-    def __init__(
-        self,
-        kafka: KafkaSettings,
-        topic: str,
-        *,
-        headers: Headers | None = None,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._kafka = kafka
-        self.topic = topic
-        self._headers = headers
-        self._settings = settings
-        self._producer: Producer | None = None
-        self._reports = _Reports()
-
-    def __enter__(self) -> StreamProducer:
-        self._producer = self._kafka.producer(self._settings, defaults={**_CONFIRMED, "linger.ms": 20})
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer = None
-
-    @property
-    def sent(self) -> int:
-        """Records given to `send`."""
-        return self._reports.sent
-
-    @property
-    def delivered(self) -> int:
-        """Records that Kafka has confirmed, as far as their reports were served."""
-        return self._reports.delivered
-
-    def send(self, partition: int, key: bytes | None, value: bytes | None) -> None:
-        """Send a record; waits while too many are unconfirmed.
-
-        Raises InvalidArgument where the record is too large (it is not sent), Unavailable (NOT_DELIVERED) as soon as it
-        is known that an earlier one was not delivered.
-        """
-        self.send_all([(value, key, partition)])
-
-    def send_all(self, records: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
-        """Send records, each as (value, key, partition). Raises what `send` raises."""
-        producer, topic, headers, reports = self._open_producer, self.topic, self._headers, self._reports
-        produce, report = producer.produce, reports.record
-        for value, key, partition in records:
-            try:
-                produce(topic, value, key, partition=partition, on_delivery=report, headers=headers)
-            except (BufferError, KafkaException):
-                self._send_patiently(partition, key, value)
-            reports.sent += 1
-            if reports.sent % _POLL_EVERY == 0:
-                producer.poll(0)
-                if reports.failure is not None:
-                    self.flush()
-
-    def _send_patiently(self, partition: int, key: bytes | None, value: bytes | None) -> None:
-        """Once more: wait while the queue is full, and tell why it cannot be sent."""
-        try:
-            with kafka_errors(self._kafka, topic=self.topic):
-                _enqueue(
-                    self._open_producer, self.topic, key, value,
-                    headers=self._headers, partition=partition, on_delivery=self._reports.record,
-                )  # fmt: skip
-        except BufferError as error:
-            raise _not_delivered(self._reports, self._kafka) from error
-
-    def flush(self, timeout_s: float = _FLUSH_TIMEOUT_S) -> None:
-        """Return when every record is confirmed. Raises NOT_DELIVERED with the number of those that are not."""
-        _flush(self._open_producer, timeout_s)
-        if self._reports.delivered < self._reports.sent:
-            raise _not_delivered(self._reports, self._kafka)
-
-    def ranges(self) -> list[stream_pb2.OffsetRange]:
-        """From the first to the last confirmed offset in each partition. Others may have written between them."""
-        return [
-            stream_pb2.OffsetRange(topic=self.topic, partition=number, start=first, end=last + 1)
-            for number, first, last in self._reports.spans()
-        ]
-
-    def announce(self, topic: str, key: bytes, value: bytes, headers: Headers) -> None:
-        """Write one record to another topic and return when it is confirmed."""
-        reports = _Reports(sent=1)
-        with kafka_errors(self._kafka, topic=topic):
-            _enqueue(self._open_producer, topic, key, value, headers=headers, on_delivery=reports.record)
-        _flush(self._open_producer, _FLUSH_TIMEOUT_S)
-        if reports.delivered < 1:
-            raise _not_delivered(reports, self._kafka)
-
-    @property
-    def _open_producer(self) -> Producer:
-        assert self._producer is not None, "use the producer in a with block"
-        return self._producer
-
-
-@dataclass(slots=True)
-class _Reports:
-    """What the delivery reports said. firsts, lasts: partition → confirmed offset."""
-
-    sent: int = 0
-    delivered: int = 0
-    failed: int = 0
-    failure: KafkaError | None = None
-    firsts: dict[int | None, int | None] = field(default_factory=dict)
-    lasts: dict[int | None, int | None] = field(default_factory=dict)
-
-    @property
-    def outstanding(self) -> int:
-        return self.sent - self.delivered - self.failed
-
-    def spans(self) -> list[tuple[int, int, int]]:
-        """(partition, first, last) by partition."""
-        return sorted((number, first, self.lasts[number]) for number, first in self.firsts.items())  # type: ignore[misc]
-
-    def record(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self.failed += 1
-            self.failure = self.failure or error
-            return
-        # Once per record: no more than it needs. Reports of one partition come in the order of their offsets.
-        self.delivered += 1
-        partition, offset = message.partition(), message.offset()
-        if partition not in self.firsts:
-            self.firsts[partition] = offset
-        self.lasts[partition] = offset
-
-
-def _enqueue(
-    producer: Producer,
-    topic: str,
-    key: bytes | None,
-    value: bytes | None,
-    *,
-    headers: Headers | None = None,
-    partition: int | None = None,
-    on_delivery: Any = None,
-    timeout_s: float = DELIVERY_TIMEOUT_S,
-) -> None:
-    """Give the record to librdkafka; wait while its queue is full.
-
-    Raises InvalidArgument where the record is too large, BufferError when the queue was full for `timeout_s`.
-    """
-    deadline = 0.0
-    while True:
-        try:
-            producer.produce(
-                topic,
-                value,
-                key,
-                partition=_ANY_PARTITION if partition is None else partition,
-                on_delivery=on_delivery,
-                headers=headers,
-            )
-            return
-        except BufferError:
-            deadline = deadline or time.monotonic() + timeout_s
-            if time.monotonic() > deadline:
-                raise
-            producer.poll(0.1)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                raise _too_large(topic, key, value) from error
-            raise
-
-
-def _flush(producer: Producer, timeout_s: float) -> None:
-    """In short turns: while librdkafka waits, Ctrl-C is not heard."""
-    deadline = time.monotonic() + timeout_s
-    while producer.flush(min(_FLUSH_TURN_S, max(0.0, deadline - time.monotonic()))) and time.monotonic() < deadline:
-        pass
-
-
-def _not_delivered(reports: _Reports, kafka: KafkaSettings) -> HeadraceError:
-    """Records that Kafka did not confirm, with their exact number."""
-    missing = reports.sent - reports.delivered
-    why = reports.failure.str() if reports.failure is not None else "no confirmation in time"
-    cause = as_headrace_error(reports.failure, kafka) if reports.failure is not None else None
-    return Unavailable(
-        error_pb2.REASON_NOT_DELIVERED,
-        f"{missing} of {reports.sent} records were not confirmed by Kafka at {kafka.bootstrap_servers}: {why}",
-        undelivered=missing,
-        sent=reports.sent,
-        cause=cause.reason_name if cause is not None else "DEADLINE",
-        bootstrap_servers=kafka.bootstrap_servers,
-    )
-
-
-def _too_large(topic: str, key: bytes | None, value: bytes | None) -> InvalidArgument:
-    """The record is larger than the producer sends."""
-    size, limit = len(key or b"") + len(value or b""), MESSAGE_MAX_BYTES
-    return InvalidArgument(
-        error_pb2.REASON_INVALID_FIELD,
-        f"a record of {size} bytes for {topic!r} is larger than the {limit} bytes that one record may have "
-        "(message.max.bytes)",
-        topic=topic,
-        size_bytes=size,
-        limit_bytes=limit,
-    )
+            raise not_delivered(reports, self._kafka)

@@ -1,7 +1,5 @@
 """What a sink announces is in the log, and only that. On a real broker."""
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -11,21 +9,17 @@ import numpy as np
 import pytest
 
 from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument
-from headrace.v1.stream_pb2 import DIALECT_HEADRACE, StreamAnnouncement
+from headrace.v1.stream_pb2 import StreamAnnouncement
 from sinks import RawSink
-from streams.control import decode
-from streams.kafka import KafkaSettings, headers_of, log_ends, partitions_of
+from streams.kafka import KafkaSettings, ensure_topics, partitions_of, topic_ids
 from streams.offsets import count_offsets
 from streams.spool import spool_stream
-from tests.streams.log import offset_range, read
+from tests.sinks.announced import announced
+from tests.streams.log import write
+from tests.support import eventually
 
 Topic = Callable[..., str]
 SendFirst = Callable[[RawSink], None]
-
-
-@pytest.fixture
-def control(topic: Topic) -> str:
-    return topic()
 
 
 @pytest.fixture
@@ -34,17 +28,6 @@ def make(kafka: KafkaSettings, control: str) -> Callable[..., RawSink]:
         return RawSink(kafka.bootstrap_servers, name, deployment_id, control_topic=control, **settings)
 
     return make_sink
-
-
-def announced(kafka: KafkaSettings, control: str) -> list[StreamAnnouncement]:
-    """All messages of the control topic."""
-    messages = []
-    for message in read(kafka, offset_range(control, 0, log_ends(kafka, control)[0].high)):
-        announcement, dialect = decode(message.key(), headers_of(message), message.value())
-        assert dialect == DIALECT_HEADRACE
-        assert message.key() == b"\x07"
-        messages.append(announcement)
-    return messages
 
 
 def test_arrays_come_back_as_they_were_sent(
@@ -78,16 +61,30 @@ def test_two_sinks_in_one_partition_announce_their_own(
     with make(name) as first, make(name) as second:
         for number in range(20):
             first.send(np.float32(number), 0)
-            first._producer.flush()  # type: ignore[union-attr]  # so that they really interleave
+            first.flush()  # so that they really interleave
             second.send(np.float32(-number - 1), 1)
-            second._producer.flush()  # type: ignore[union-attr]
+            second.flush()
     of_second, of_first = announced(kafka, control)
     for announcement, label in ((of_first, 0), (of_second, 1)):
-        assert count_offsets(announcement.ranges) == 39
+        assert count_offsets(announcement.ranges) == 20
         assert announcement.record_count == 20
         spool = spool_stream(announcement, kafka, tmp_path / str(label))
         assert Counter(spool.read("labels").ravel().tolist()) == {label: 20}
-        assert spool.others_count == 19
+
+
+def test_records_of_a_stranger_among_ours_are_in_no_range(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
+) -> None:
+    name = f"{control}-shared"
+    with make(name, partitions=2) as sink:
+        for number in range(5):
+            sink.send_batch(np.full(10, number), np.zeros(10))
+            sink.flush()
+            write(kafka, name, [np.int64(-1).tobytes()], partition=number % 2)
+    (announcement,) = announced(kafka, control)
+    assert announcement.stream_key == ""
+    spool = spool_stream(announcement, kafka, tmp_path)
+    assert Counter(spool.read("samples").ravel().tolist()) == dict.fromkeys(range(5), 10)
 
 
 def test_a_block_that_ends_by_an_exception_announces_nothing(
@@ -150,6 +147,81 @@ def test_the_records_go_to_all_partitions_of_a_topic_that_is_there(
     assert partitions_of(kafka, name) == [0, 1, 2, 3]
 
 
+def test_samples_without_labels_go_beside_the_labelled_ones(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
+) -> None:
+    with make(f"{control}-data", partitions=2, unsupervised_topic=f"{control}-more") as sink:
+        sink.send_unsupervised_batch(np.full((5, 3), 9))
+        sink.send_batch(np.zeros((4, 3), int), np.arange(4))
+        sink.send_unsupervised([9, 9, 9])
+    (announcement,) = announced(kafka, control)
+    assert announcement.record_count == count_offsets(announcement.ranges) == 4
+    assert {one.topic for one in announcement.unsupervised_ranges} == {f"{control}-more"}
+    assert count_offsets(announcement.unsupervised_ranges) == 6
+    assert announcement.input_config["label_type"] == "int64"
+    beside = StreamAnnouncement(
+        ranges=announcement.unsupervised_ranges, record_count=6, input_format=announcement.input_format,
+        input_config={"data_type": "int64", "data_reshape": "3"},
+    )  # fmt: skip
+    assert (spool_stream(beside, kafka, tmp_path).read("samples") == 9).all()
+
+
+def test_nothing_but_samples_without_labels_beside_is_no_data_set(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink]
+) -> None:
+    with pytest.raises(FailedPrecondition) as caught, make(f"{control}-data") as sink:
+        sink.send_unsupervised([1, 2])
+    assert caught.value.reason_name == "EMPTY_STREAM"
+    assert announced(kafka, control) == []
+
+
+def test_the_announcement_has_the_ids_of_its_topics(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink]
+) -> None:
+    name = f"{control}-data"
+    with make(name) as sink:
+        sink.send(1, 1)
+        sink.send_unsupervised(1)
+    names = [name, f"{name}-unsupervised"]
+    assert dict(announced(kafka, control)[0].topic_ids) == topic_ids(kafka, names)
+    assert len(topic_ids(kafka, names)) == 2
+
+
+def test_a_topic_that_is_made_anew_meanwhile_is_no_data_set(
+    kafka: KafkaSettings, control: str, topic: Topic, make: Callable[..., RawSink]
+) -> None:
+    name = topic()
+    with pytest.raises(FailedPrecondition) as caught, make(name) as sink:  # noqa: PT012
+        sink.send(1, 1)
+        sink.flush()
+        admin = kafka.admin()
+        admin.delete_topics([name])[name].result()
+        eventually(lambda: not topic_ids(kafka, [name]))
+        ensure_topics(kafka, {name: 1})
+    assert caught.value.reason_name == "TOPIC_RECREATED"
+    assert announced(kafka, control) == []
+
+
+def test_progress_tells_what_is_sent_and_confirmed(make: Callable[..., RawSink], control: str) -> None:
+    told: list[tuple[int, int]] = []
+    with make(f"{control}-data", on_progress=lambda *counts: told.append(counts)) as sink:
+        for _ in range(200):
+            sink.send_batch(np.zeros((50, 4)))
+    assert told[-1] == (10_000, 10_000)
+    assert told == sorted(told)
+    assert len(told) < 50
+    assert (sink.sent, sink.delivered) == (10_000, 10_000)
+
+
+def test_a_stream_id_is_the_id_of_the_announcement(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink]
+) -> None:
+    for _ in range(2):
+        with make(f"{control}-data", stream_id="digits-of-monday") as sink:
+            sink.send(1, 1)
+    assert [one.message_id for one in announced(kafka, control)] == ["digits-of-monday"] * 2
+
+
 def first_and(then: SendFirst) -> SendFirst:
     def send(sink: RawSink) -> None:
         sink.send([1, 2, 3], 1)
@@ -195,10 +267,3 @@ def test_wrong_settings_are_refused_before_anything_is_sent(
     with pytest.raises(InvalidArgument) as caught:
         make("unused", **settings)
     assert caught.value.reason_name == reason
-
-
-def test_a_producer_needs_no_grpc_no_framework_and_no_database() -> None:
-    heavy = "{'grpc', 'tensorflow', 'torch', 'peewee', 'starlette', 'prometheus_client', 'typer'}"
-    code = f"import sys, sinks; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
