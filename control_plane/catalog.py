@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf import empty_pb2
 
+from control_plane.announcing import announce, resolved
 from control_plane.availability import add_availability
 from control_plane.events import Watchers
 from control_plane.listing import newest_first
-from control_plane.posting import post
 from control_plane.store import Kind, Store, deployments, states, streams
+from control_plane.stream_heads import check_topics, head_count, read_head
 from control_plane.validation import refuse
-from headrace.errors import FailedPrecondition, FieldViolation, InvalidArgument
+from headrace.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound
 from headrace.failpoints import fail_at
 from headrace.v1 import error_pb2, model_pb2, stream_catalog_pb2, stream_pb2
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogServicer
 from streams import control
-from streams.kafka import KafkaSettings, ensure_topics
-from streams.offsets import format_ranges
+from streams.kafka import KafkaSettings, topic_ids, unknown_topic
+from streams.offsets import count_offsets, format_ranges
 
 AWAIT_LIMIT_S = 30.0
 # Less than a caller's deadline, so that he hears which broker is away.
-TOPIC_TIMEOUT_S = 6.0
+ASK_TIMEOUT_S = 6.0
 
 # What an announcement and the stream that came of it have in common.
 _SAID = (
@@ -41,6 +43,7 @@ _SAID = (
     "incremental",
     "open_topics",
     "stream_key",
+    "topic_ids",
 )
 
 
@@ -80,13 +83,31 @@ class StreamCatalog(StreamCatalogServicer):
     ) -> stream_catalog_pb2.ReplayStreamResponse:
         stream = await self._store.read(lambda: streams.get(request.id))
         await self._store.read(lambda: _check_takes_stream(request.deployment_id))
-        await asyncio.to_thread(ensure_topics, self._kafka, {self._control_topic: 1}, TOPIC_TIMEOUT_S)
-        headers, value = control.encode(_announcement(stream, request.deployment_id))
-        key = control.deployment_key(request.deployment_id)
-        place = await post(self._kafka, self._control_topic, value, key=key, headers=headers)
-        return stream_catalog_pb2.ReplayStreamResponse(
-            source=stream_pb2.StreamSource(topic=place.topic, partition=place.partition, offset=place.offset)
+        await asyncio.to_thread(check_topics, self._kafka, stream, ASK_TIMEOUT_S)
+        # In the dialect that it came in: what listens to the topic beside us understood it the first time.
+        source = await announce(
+            self._kafka, self._control_topic, _announcement(stream, request.deployment_id), stream.dialect
         )
+        return stream_catalog_pb2.ReplayStreamResponse(source=source)
+
+    async def AnnounceStream(
+        self, request: stream_catalog_pb2.AnnounceStreamRequest, context: Any
+    ) -> stream_catalog_pb2.AnnounceStreamResponse:
+        announcement = await resolved(self._kafka, request)
+        await self._store.read(lambda: _check_may_take_stream(request.deployment_id))
+        source = None
+        if not request.validate_only:
+            source = await announce(self._kafka, self._control_topic, announcement)
+        return stream_catalog_pb2.AnnounceStreamResponse(
+            source=source, ranges=announcement.ranges, offset_count=count_offsets(announcement.ranges)
+        )
+
+    async def GetStreamHead(
+        self, request: stream_catalog_pb2.GetStreamHeadRequest, context: Any
+    ) -> stream_catalog_pb2.GetStreamHeadResponse:
+        count = head_count(request.record_count)
+        stream = await self._store.read(lambda: streams.get(request.id))
+        return await asyncio.to_thread(read_head, self._kafka, stream, count)
 
     async def AwaitStream(
         self, request: stream_catalog_pb2.AwaitStreamRequest, context: Any
@@ -113,7 +134,10 @@ class StreamCatalog(StreamCatalogServicer):
     async def GetRecordedPositions(
         self, request: stream_catalog_pb2.GetRecordedPositionsRequest, context: Any
     ) -> stream_catalog_pb2.GetRecordedPositionsResponse:
-        found = await self._store.read(lambda: streams.positions(request.topic))
+        ids = await asyncio.to_thread(topic_ids, self._kafka, [request.topic], ASK_TIMEOUT_S)
+        if request.topic not in ids:
+            raise unknown_topic(request.topic)
+        found = await self._store.write(lambda: streams.follow(request.topic, ids[request.topic]))
         return stream_catalog_pb2.GetRecordedPositionsResponse(next_offsets=found)
 
     async def _stream_of(self, deployment_id: int) -> stream_pb2.Stream | None:
@@ -131,6 +155,12 @@ def _announcement(stream: stream_pb2.Stream, deployment_id: int) -> stream_pb2.S
     """The stream announced anew, for a deployment."""
     said: dict[str, Any] = {name: getattr(stream, name) for name in _SAID}
     return stream_pb2.StreamAnnouncement(message_id=str(uuid.uuid4()), deployment_id=deployment_id, **said)
+
+
+def _check_may_take_stream(deployment_id: int) -> None:
+    """Raise FailedPrecondition where the deployment could not use it any more; one that does not exist yet may."""
+    with suppress(NotFound):
+        _check_takes_stream(deployment_id)
 
 
 def _check_takes_stream(deployment_id: int) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from control_plane.store import Store
@@ -10,12 +11,17 @@ from headrace import pages
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 
+# Half of what a message may have: a page ends early rather than fail.
+PAGE_BYTES = 2 * 1024 * 1024
 
-class _HasId(Protocol):
+
+class _Item(Protocol):
     id: int
 
+    def ByteSize(self) -> int: ...
 
-R = TypeVar("R", bound=_HasId)
+
+R = TypeVar("R", bound=_Item)
 
 
 async def newest_first(store: Store, request: Any, query: Callable[[int | None, int], list[R]]) -> tuple[list[R], str]:
@@ -23,9 +29,16 @@ async def newest_first(store: Store, request: Any, query: Callable[[int | None, 
     size = pages.page_size(request.page_size)
     before_id = position(request, int)
     items = await store.read(lambda: query(before_id, size + 1))
-    if len(items) <= size:
+    shown = items[: _fitting(items[:size])]
+    if len(shown) == len(items):
         return items, ""
-    return items[:size], pages.encode_token(request, items[size - 1].id)
+    return shown, pages.encode_token(request, shown[-1].id)
+
+
+def _fitting(items: Sequence[_Item]) -> int:
+    """How many of the first ones make a page of `PAGE_BYTES`, and one in any case."""
+    sizes = itertools.accumulate(item.ByteSize() for item in items)
+    return max(sum(size <= PAGE_BYTES for size in sizes), min(1, len(items)))
 
 
 def position(request: Any, kind: type[Any]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from google.protobuf.message import DecodeError
@@ -17,19 +17,24 @@ from google.protobuf.message import DecodeError
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from headrace.v1.stream_pb2 import (
+    DATA_FORMAT_AVRO,
+    DATA_FORMAT_RAW,
     DIALECT_HEADRACE,
     DIALECT_KAFKA_ML,
     DataFormat,
     Dialect,
+    Stream,
     StreamAnnouncement,
 )
-from streams.offsets import MAX_OFFSET, check_ranges, format_ranges, parse_topics
+from streams.offsets import MAX_OFFSET, check_ranges, format_ranges, is_topic_name, parse_topics
 
 CONTROL_TOPIC = "KAFKA_ML_CONTROL_TOPIC"
 MESSAGE_HEADER = "headrace-message"
 MESSAGE_NAME = "headrace.v1.StreamAnnouncement"
 # On every record of our sinks: to which stream it belongs.
 STREAM_HEADER = "headrace-stream"
+# As large as Kafka's brokers take a record by default. More would not fit the catalog's messages.
+MAX_VALUE_BYTES = 1024 * 1024
 
 Header = tuple[str, bytes | str | None]
 
@@ -40,22 +45,47 @@ def encode(announcement: StreamAnnouncement) -> tuple[list[tuple[str, str | byte
 
 
 def encode_legacy(announcement: StreamAnnouncement) -> tuple[bytes, bytes]:
-    """Key and value in Kafka-ML's dialect, as its own sinks write them."""
-    topics = ",".join(filter(None, [format_ranges(announcement.ranges), *announcement.open_topics]))
-    body = {
-        "topic": topics,
-        "unsupervised_topic": format_ranges(announcement.unsupervised_ranges) or None,
+    """Key and value as Kafka-ML's back-end sends a data source again, byte for byte: its keys, in its order.
+
+    What that back-end does not keep follows only where there is something to say, as its sinks write it.
+    """
+    body: dict[str, Any] = {
         "input_format": DataFormat.Name(announcement.input_format).removeprefix("DATA_FORMAT_"),
+        "input_config": _legacy_config(announcement),
         "description": announcement.description,
-        "dataset_restrictions": announcement.restrictions,
-        "input_config": dict(announcement.input_config),
-        "validation_rate": announcement.validation_rate,
-        "test_rate": announcement.test_rate,
-        "total_msg": announcement.record_count,
+        "topic": ",".join(filter(None, [format_ranges(announcement.ranges), *announcement.open_topics])),
+        "validation_rate": _legacy_rate(announcement.validation_rate),
+        "test_rate": _legacy_rate(announcement.test_rate),
+        # Kafka-ML's online sinks do not know how many there will be.
+        "total_msg": announcement.record_count if announcement.ranges else announcement.record_count or None,
     }
-    if announcement.incremental:
+    if announcement.unsupervised_ranges:
+        body["unsupervised_topic"] = format_ranges(announcement.unsupervised_ranges)
+    if announcement.restrictions not in ("", "{}"):
+        body["dataset_restrictions"] = announcement.restrictions
+    if announcement.incremental and not announcement.open_topics:
         body["incremental"] = True
     return deployment_key(announcement.deployment_id), json.dumps(body).encode()
+
+
+# The keys of Kafka-ML's own sinks, in their order; each sink writes all of its own.
+_LEGACY_CONFIG: Mapping[int, Sequence[str]] = {
+    DATA_FORMAT_RAW: ("data_type", "label_type", "data_reshape", "label_reshape"),
+    DATA_FORMAT_AVRO: ("data_scheme", "label_scheme"),
+}
+
+
+def _legacy_config(announcement: StreamAnnouncement) -> dict[str, str | None]:
+    """What was null when it came is not in our map, and becomes null again."""
+    config = announcement.input_config
+    known = _LEGACY_CONFIG.get(announcement.input_format, ())
+    first = {name: config.get(name) for name in known}
+    return {**first, **{name: config[name] for name in sorted(config) if name not in first}}
+
+
+def _legacy_rate(rate: float) -> float | int:
+    """A whole number without a point: Kafka-ML's message has been through a browser."""
+    return int(rate) if rate.is_integer() else rate
 
 
 def deployment_key(deployment_id: int) -> bytes:
@@ -71,29 +101,66 @@ def decode(
     Raises InvalidArgument: MALFORMED_REQUEST where it cannot be read at all, INVALID_RANGE, INVALID_FORMAT,
     INVALID_FIELD (every bad field at once).
     """
+    if len(value or b"") > MAX_VALUE_BYTES:
+        raise _malformed(f"its value has {len(value or b'')} bytes, at most {MAX_VALUE_BYTES} are taken")
     names = [_text(content) for name, content in headers or () if name == MESSAGE_HEADER]
     if names:
         return _decode_ours(names[-1], value), DIALECT_HEADRACE
     return _decode_legacy(key, value), DIALECT_KAFKA_ML
 
 
-def check(announcement: StreamAnnouncement) -> None:
-    """Raise InvalidArgument unless the announcement names a data set that can be: ranges, rates, format."""
-    check_ranges(list(announcement.ranges), "ranges")
-    check_ranges(list(announcement.unsupervised_ranges), "unsupervised_ranges")
-    bad = [
-        *_bad_rates(announcement),
-        *_bad_numbers(announcement),
-    ]
-    if not announcement.message_id or len(announcement.message_id) > 200:
-        bad.append(FieldViolation("message_id", "must be given, with at most 200 characters"))
-    if not announcement.ranges and not announcement.open_topics:
+def topics_of(stream: Stream | StreamAnnouncement) -> set[str]:
+    """The topics that hold its records."""
+    return {one.topic for one in (*stream.ranges, *stream.unsupervised_ranges)} | set(stream.open_topics)
+
+
+def check(announcement: StreamAnnouncement, *, ranges_follow: bool = False) -> None:
+    """Raise InvalidArgument unless the announcement names a data set that can be: ranges, rates, format.
+
+    ranges_follow: it may have none yet. Every bad field at once; the reason is that of the first of INVALID_RANGE,
+    INVALID_FIELD, INVALID_FORMAT.
+    """
+    if errors := list(_errors_of(announcement, ranges_follow)):
+        raise together(errors)
+
+
+def together(errors: Sequence[InvalidArgument]) -> InvalidArgument:
+    """One error with the fields and facts of all of them, and the reason of the first."""
+    if len(errors) == 1:
+        return errors[0]
+    fields = [bad for error in errors for bad in error.fields]
+    combined = InvalidArgument(errors[0].reason, "; ".join(error.message for error in errors), fields=fields)
+    for error in reversed(errors):
+        combined.metadata |= error.metadata
+    return combined
+
+
+def _errors_of(announcement: StreamAnnouncement, ranges_follow: bool) -> Iterator[InvalidArgument]:
+    for name in ("ranges", "unsupervised_ranges"):
+        try:
+            check_ranges(list(getattr(announcement, name)), name)
+        except InvalidArgument as error:
+            yield error
+    bad = list(_bad_fields(announcement))
+    if not announcement.ranges and not announcement.open_topics and not ranges_follow:
         bad.append(FieldViolation("ranges", "neither ranges nor open topics are given"))
     if bad:
         text = "; ".join(f"{violation.field}: {violation.description}" for violation in bad)
-        raise InvalidArgument(error_pb2.REASON_INVALID_FIELD, f"the control message is wrong: {text}", fields=bad)
+        yield InvalidArgument(error_pb2.REASON_INVALID_FIELD, f"the control message is wrong: {text}", fields=bad)
     if announcement.input_format not in _FORMATS.values():
-        raise _unknown_format(announcement.input_format)
+        yield _unknown_format(announcement.input_format)
+
+
+def _bad_fields(announcement: StreamAnnouncement) -> Iterator[FieldViolation]:
+    yield from _bad_rates(announcement)
+    yield from _bad_numbers(announcement)
+    if (size := announcement.ByteSize()) > MAX_VALUE_BYTES:
+        yield FieldViolation("ranges", f"the announcement has {size} bytes, at most {MAX_VALUE_BYTES} are taken")
+    if not announcement.message_id or len(announcement.message_id) > 200:
+        yield FieldViolation("message_id", "must be given, with at most 200 characters")
+    for index, topic in enumerate(announcement.open_topics):
+        if not is_topic_name(topic):
+            yield FieldViolation(f"open_topics[{index}]", f"{topic[:100]!r} is no name of a topic")
 
 
 def _bad_rates(announcement: StreamAnnouncement) -> list[FieldViolation]:
@@ -201,7 +268,9 @@ def _restrictions(body: Mapping[str, Any]) -> str:
 
 
 def _config(body: Mapping[str, Any]) -> dict[str, str]:
-    """An object, or an object as JSON text; values that are no texts as JSON, so that a schema may be either."""
+    """An object, or an object as JSON text; values that are no texts as JSON, so that a schema may be either. Null is
+    what Kafka-ML's sinks write for what was not given: it is left out.
+    """
     value = body.get("input_config")
     if isinstance(value, str):
         value = _parse_json(value.encode()) if value.strip() else {}
@@ -209,12 +278,10 @@ def _config(body: Mapping[str, Any]) -> dict[str, str]:
         return {}
     if not isinstance(value, dict):
         raise _bad_field("input_config", "an object", value)
-    return {name: _config_text(content) for name, content in value.items()}
+    return {name: _config_text(content) for name, content in value.items() if content is not None}
 
 
 def _config_text(content: object) -> str:
-    if content is None:
-        return ""
     return content if isinstance(content, str) else json.dumps(content)
 
 
@@ -232,6 +299,7 @@ def _unknown_format(given: object) -> InvalidArgument:
     return InvalidArgument(
         error_pb2.REASON_INVALID_FORMAT,
         f"the input format {given!r} is unknown; the known ones are {known}",
+        fields=[FieldViolation("input_format", f"must be one of {known}")],
         input_format=given,
         known=known,
     )

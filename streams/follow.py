@@ -9,7 +9,15 @@ from types import TracebackType
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from streams.kafka import KafkaSettings, as_headrace_error, is_transient, kafka_errors, log_ends, partitions_of
+from streams.kafka import (
+    KafkaSettings,
+    as_headrace_error,
+    is_transient,
+    kafka_errors,
+    log_ends,
+    partitions_of,
+    unknown_topic,
+)
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +86,18 @@ class TopicFollower:
     def _skip_expired(self, message: Message) -> None:
         number = message.partition()
         assert number is not None
-        low = log_ends(self._kafka, self._topic)[number].low
+        ends = log_ends(self._kafka, self._topic)
+        if number not in ends:
+            raise unknown_topic(self._topic, number)
+        low = ends[number].low
         log.warning(
             "records were deleted before they were read",
             extra={"topic": self._topic, "partition": number, "position": message.offset(), "low": low},
         )
-        self._open_consumer.seek(TopicPartition(self._topic, number, low))
+        with kafka_errors(self._kafka, topic=self._topic):
+            # Not by a seek: of a topic that was made anew librdkafka fetches nothing more, and refuses to seek.
+            self._open_consumer.incremental_unassign([TopicPartition(self._topic, number)])
+            self._open_consumer.incremental_assign([TopicPartition(self._topic, number, low)])
 
     def _follow_new_partitions(self) -> None:
         new = set(partitions_of(self._kafka, self._topic)) - self._followed

@@ -26,6 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     OffsetSpec,
     ResourceType,
 )
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.errors import (
     Aborted,
@@ -40,7 +41,7 @@ from headrace.v1 import error_pb2
 
 __all__ = [
     "Headers", "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "ensure_topics",
-    "headers_of", "is_transient", "kafka_errors", "log_ends", "offsets_at", "partitions_of", "topic_config",
+    "headers_of", "is_transient", "kafka_errors", "log_ends", "offsets_at", "partitions_of", "time_of", "topic_config",
     "topic_ids", "unknown_topic", "watermarks",
 ]  # fmt: skip
 
@@ -348,6 +349,17 @@ def as_headrace_error(error: KafkaError, settings: KafkaSettings, **facts: Any) 
 def headers_of(message: Message) -> Headers:
     """The record's headers, in order; a name may be there twice."""
     return cast(Headers, message.headers() or [])
+
+
+def time_of(message: Message) -> Timestamp | None:
+    """Kafka's timestamp of the record; None where it has none, or one that is no time from year 1 to 9999."""
+    kind, milliseconds = message.timestamp()
+    time = Timestamp()
+    try:
+        time.FromMilliseconds(milliseconds)
+    except ValueError:
+        return None
+    return time if kind else None
 
 
 def is_transient(error: KafkaError) -> bool:

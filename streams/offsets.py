@@ -17,6 +17,11 @@ MAX_PARTITION = 2**31 - 1
 MAX_OFFSET = 2**63 - 1
 
 
+def is_topic_name(text: str) -> bool:
+    """Whether Kafka takes it for the name of a topic."""
+    return _TOPIC.fullmatch(text) is not None and text not in (".", "..")
+
+
 def parse_ranges(text: str) -> list[OffsetRange]:
     """The ranges of a text such as `mnist:0:0:70000,mnist:1:0:500`, checked.
 
@@ -76,7 +81,7 @@ def count_offsets(ranges: Iterable[OffsetRange]) -> int:
 
 def _problem(one: OffsetRange) -> str | None:
     text = format_ranges([one])
-    if not _TOPIC.fullmatch(one.topic) or one.topic in (".", ".."):
+    if not is_topic_name(one.topic):
         return f"{one.topic!r} is no name of a topic"
     if one.partition < 0 or one.start < 0 or one.end < 0:
         return f"{text} has a negative number"

@@ -206,6 +206,7 @@ def stream_message(row: StreamRow) -> stream_pb2.Stream:
         incremental=said.incremental,
         open_topics=said.open_topics,
         stream_key=said.stream_key,
+        topic_ids=said.topic_ids,
         message_id=row.message_id,
         dialect=cast(stream_pb2.Dialect, row.dialect),
         source=stream_pb2.StreamSource(

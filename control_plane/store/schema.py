@@ -1,7 +1,7 @@
 """Creates the tables, and refuses files that this version cannot understand.
 
-The version lives in SQLite's `user_version`, which changes in the same transaction as the tables. A step is a function
-in `STEPS`; it is never edited once released.
+The version lives in SQLite's `user_version`, which changes in the same transaction as the tables. A new file gets the
+tables as they are now; an older one is brought here by the steps in `UPGRADES`, which are never edited once released.
 """
 
 from __future__ import annotations
@@ -18,13 +18,22 @@ from headrace.v1 import error_pb2
 APPLICATION_ID = 0x48445243
 
 
-def _create_tables() -> None:
-    database.create_tables(TABLES, safe=False)
+def _tell_control_topics_apart() -> None:
+    """2: a control topic that was made anew has other messages at the same offsets."""
+    _run("ALTER TABLE stream ADD COLUMN source_topic_id VARCHAR(255) NOT NULL DEFAULT ''")
+    _run("DROP INDEX stream_source_topic_source_partition_source_offset")
+    _run("CREATE UNIQUE INDEX stream_place ON stream (source_topic, source_topic_id, source_partition, source_offset)")
+    _run("CREATE TABLE control_topic (topic VARCHAR(255) NOT NULL PRIMARY KEY, topic_id VARCHAR(255) NOT NULL)")
 
 
-STEPS: tuple[Callable[[], None], ...] = (_create_tables,)
+def _run(statement: str) -> None:
+    database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
-VERSION = len(STEPS)
+
+# From version 1 to 2, from 2 to 3, and so on.
+UPGRADES: tuple[Callable[[], None], ...] = (_tell_control_topics_apart,)
+
+VERSION = 1 + len(UPGRADES)
 
 
 def migrate(path: Path) -> None:
@@ -32,8 +41,7 @@ def migrate(path: Path) -> None:
     _check_owner(path)
     while (found := int(database.pragma("user_version"))) < VERSION:
         with database.atomic("IMMEDIATE"):
-            STEPS[found]()
-            database.pragma("user_version", found + 1)
+            database.pragma("user_version", _step_from(found))
             database.pragma("application_id", APPLICATION_ID)
     if found > VERSION:
         raise FailedPrecondition(
@@ -45,6 +53,15 @@ def migrate(path: Path) -> None:
             version=found,
             supported_version=VERSION,
         )
+
+
+def _step_from(version: int) -> int:
+    """One step, and the version that it leads to."""
+    if version == 0:
+        database.create_tables(TABLES, safe=False)
+        return VERSION
+    UPGRADES[version - 1]()
+    return version + 1
 
 
 def _check_owner(path: Path) -> None:

@@ -10,7 +10,7 @@ from control_plane.store.clock import now_us
 from control_plane.store.lookups import in_use, row_of
 from control_plane.store.rows import stream_message, time_us
 from control_plane.store.states import FINAL_STATES
-from control_plane.store.tables import ControlPositionRow, DeploymentRow, StreamRow
+from control_plane.store.tables import ControlPositionRow, ControlTopicRow, DeploymentRow, StreamRow
 from headrace.v1 import stream_catalog_pb2, stream_pb2
 
 
@@ -65,6 +65,25 @@ def of_deployment(deployment_id: int) -> stream_pb2.Stream | None:
     return get(stream_id) if stream_id else None
 
 
+def follow(topic: str, topic_id: str) -> dict[int, int]:
+    """Partition to the next offset to record of the control topic that has this id in Kafka.
+
+    From now on messages are recorded as this topic's. What an older topic of the same name was recorded up to is
+    forgotten; its streams stay.
+    """
+    row = ControlTopicRow.get_or_none(ControlTopicRow.topic == topic)
+    if row is None:
+        # Recorded by a version that did not know ids: the topic is taken for the one that it knew.
+        StreamRow.update(source_topic_id=topic_id).where(
+            StreamRow.source_topic == topic, StreamRow.source_topic_id == ""
+        ).execute()
+        ControlTopicRow.create(topic=topic, topic_id=topic_id)
+    elif row.topic_id != topic_id:
+        ControlPositionRow.delete().where(ControlPositionRow.topic == topic).execute()
+        ControlTopicRow.update(topic_id=topic_id).where(ControlTopicRow.topic == topic).execute()
+    return positions(topic)
+
+
 def positions(topic: str) -> dict[int, int]:
     """Partition to the next offset to record."""
     rows = ControlPositionRow.select().where(ControlPositionRow.topic == topic)
@@ -75,6 +94,7 @@ def _recorded_before(request: stream_catalog_pb2.RecordStreamRequest) -> StreamR
     source = request.source
     same_place = (
         (StreamRow.source_topic == source.topic)
+        & (StreamRow.source_topic_id == _topic_id(source.topic))
         & (StreamRow.source_partition == source.partition)
         & (StreamRow.source_offset == source.offset)
     )
@@ -92,6 +112,7 @@ def _insert(request: stream_catalog_pb2.RecordStreamRequest) -> StreamRow:
         announcement_pb=request.announcement.SerializeToString(),
         dialect=request.dialect,
         source_topic=source.topic,
+        source_topic_id=_topic_id(source.topic),
         source_partition=source.partition,
         source_offset=source.offset,
         source_time=time_us(source.time) if source.HasField("time") else None,
@@ -99,6 +120,12 @@ def _insert(request: stream_catalog_pb2.RecordStreamRequest) -> StreamRow:
     changes.note(Kind.STREAM, row.id)
     deployments.offer_stream(row.deployment_id, row.id)
     return row
+
+
+def _topic_id(topic: str) -> str:
+    """Of the control topic that is being recorded; empty while nobody follows one."""
+    row = ControlTopicRow.get_or_none(ControlTopicRow.topic == topic)
+    return "" if row is None else str(row.topic_id)
 
 
 def _message_id(request: stream_catalog_pb2.RecordStreamRequest) -> str:

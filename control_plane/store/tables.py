@@ -98,17 +98,38 @@ class StreamRow(Table):
     announcement_pb = BlobField()
     dialect = IntegerField()
     source_topic = CharField()
+    # Kafka's id of the control topic: made anew, it has other messages at the same offsets. Empty: not known yet.
+    source_topic_id = CharField(default="")
     source_partition = IntegerField()
     source_offset = BigIntegerField()
     source_time = BigIntegerField(null=True)
 
     class Meta:
         table_name = "stream"
-        indexes = ((("source_topic", "source_partition", "source_offset"), True),)
+
+
+StreamRow.add_index(
+    StreamRow.source_topic,
+    StreamRow.source_topic_id,
+    StreamRow.source_partition,
+    StreamRow.source_offset,
+    unique=True,
+    name="stream_place",
+)
+
+
+class ControlTopicRow(Table):
+    """The control topic whose messages are being recorded, by the id that Kafka gave it."""
+
+    topic = CharField(primary_key=True)
+    topic_id = CharField()
+
+    class Meta:
+        table_name = "control_topic"
 
 
 class ControlPositionRow(Table):
-    """How far a partition of a control topic is recorded."""
+    """How far a partition of the present control topic is recorded."""
 
     topic = CharField()
     partition = IntegerField()
@@ -279,6 +300,7 @@ TABLES: tuple[type[Table], ...] = (
     ConfigurationRow,
     MemberRow,
     StreamRow,
+    ControlTopicRow,
     ControlPositionRow,
     DeploymentRow,
     ResultRow,

@@ -10,7 +10,6 @@ from functools import partial
 import pytest
 from google.protobuf import duration_pb2
 
-from control_plane.availability import availability_of
 from control_plane.store import Store, deployments, results, streams
 from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from headrace.v1 import deployment_pb2, model_pb2, stream_pb2
@@ -22,7 +21,6 @@ from streams.writer import StreamProducer
 from tests.control_plane.conftest import Plane, StartPlane, new_training
 
 AVAILABLE = stream_pb2.AVAILABILITY_AVAILABLE
-PARTLY_EXPIRED = stream_pb2.AVAILABILITY_PARTLY_EXPIRED
 EXPIRED = stream_pb2.AVAILABILITY_EXPIRED
 NOT_WRITTEN = stream_pb2.AVAILABILITY_NOT_WRITTEN
 
@@ -48,8 +46,7 @@ def announced(
 
 
 async def positions(plane: Plane) -> dict[int, int]:
-    answer = await plane.catalog.GetRecordedPositions(api.GetRecordedPositionsRequest(topic="control"))
-    return dict(answer.next_offsets)
+    return await plane.store.read(partial(streams.positions, "control"))
 
 
 async def test_an_announcement_is_recorded_with_its_position(plane: Plane) -> None:
@@ -179,26 +176,6 @@ async def test_a_stream_that_is_trained_on_is_not_forgotten(plane: Plane) -> Non
         await plane.catalog.GetStream(api.GetStreamRequest(id=recorded.stream.id))
 
 
-@pytest.mark.parametrize(
-    ("ranges", "expected"),
-    [
-        ([a_range(start=5, end=10)], AVAILABLE),
-        ([a_range(start=5, end=20)], AVAILABLE),
-        ([a_range(start=5, end=21)], NOT_WRITTEN),
-        ([a_range(start=4, end=20)], PARTLY_EXPIRED),
-        ([a_range(start=0, end=5)], EXPIRED),
-        ([a_range(start=0, end=5), a_range(start=5, end=6)], PARTLY_EXPIRED),
-        ([a_range(start=0, end=0)], AVAILABLE),
-        ([a_range(topic="gone")], EXPIRED),
-        ([a_range(partition=7)], EXPIRED),
-        ([a_range(topic="gone"), a_range(start=5, end=21)], PARTLY_EXPIRED),
-        ([], stream_pb2.AVAILABILITY_UNSPECIFIED),
-    ],
-)
-def test_availability_follows_from_the_ends_of_the_log(ranges: list[stream_pb2.OffsetRange], expected: int) -> None:
-    assert availability_of(ranges, {"digits": {0: (5, 20)}, "gone": None}) == expected
-
-
 async def test_without_a_broker_availability_is_not_known(plane: Plane) -> None:
     recorded = await plane.catalog.RecordStream(announced(0))
     stream = await plane.catalog.GetStream(api.GetStreamRequest(id=recorded.stream.id))
@@ -237,6 +214,7 @@ async def test_a_replay_announces_the_stream_for_another_deployment(
         (message,) = await asyncio.to_thread(follower.read, 10.0)
     announcement, dialect = control.decode(message.key(), headers_of(message), message.value())
     assert dialect == stream_pb2.DIALECT_HEADRACE
+    assert message.key() == bytes([second.id])
     assert announcement.deployment_id == second.id
     assert announcement.message_id != original.message_id
     assert announcement.ranges == original.ranges

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from confluent_kafka import TopicPartition
 
 from headrace.v1.stream_pb2 import OffsetRange
-from streams.kafka import Headers, KafkaSettings, Message, log_ends
+from streams.kafka import Headers, KafkaSettings, Message, log_ends, topic_ids
 from streams.reader import RangeReader
 from streams.writer import StreamProducer, TransactionalWriter
+from tests.support import eventually
 
 STREAM_KEY = "headrace-stream"
 
@@ -50,6 +51,13 @@ def delete_before(kafka: KafkaSettings, topic: str, offset: int, partition: int 
     admin = kafka.admin()
     for deleted in admin.delete_records([TopicPartition(topic, partition, offset)]).values():
         deleted.result()
+
+
+def delete_topic(kafka: KafkaSettings, topic: str) -> None:
+    """Return when it is gone."""
+    admin = kafka.admin()
+    admin.delete_topics([topic])[topic].result(10)
+    eventually(lambda: topic_ids(kafka, [topic]) == {})
 
 
 def offset_range(topic: str, start: int, end: int, partition: int = 0) -> OffsetRange:

@@ -11,6 +11,7 @@ from headrace.v1.stream_pb2 import (
     DATA_FORMAT_RAW,
     DIALECT_HEADRACE,
     DIALECT_KAFKA_ML,
+    OffsetRange,
     StreamAnnouncement,
 )
 from streams.control import decode, deployment_key, encode, encode_legacy
@@ -39,6 +40,10 @@ AVRO_MESSAGE = {
     "incremental": None,
     "added_later": [1, 2],
 }
+
+
+def a_range(topic: str, partition: int, start: int, end: int) -> OffsetRange:
+    return OffsetRange(topic=topic, partition=partition, start=start, end=end)
 
 
 def legacy(body: object, key: bytes = b"\x07") -> StreamAnnouncement:
@@ -111,10 +116,119 @@ def test_the_same_message_has_the_same_id_and_another_has_not() -> None:
     assert legacy(RAW_MESSAGE).message_id != legacy(RAW_MESSAGE, b"\x08").message_id
 
 
-def test_a_message_that_is_sent_again_is_byte_for_byte_kafka_mls() -> None:
-    key, value = encode_legacy(legacy(RAW_MESSAGE))
-    assert key == b"\x07"
-    assert json.loads(value) == {**RAW_MESSAGE, "unsupervised_topic": None}
+# What Kafka-ML's back-end writes when a person sends a data source again from its pages: the fields that it keeps, in
+# the order of its serializer; the rates as numbers that have been through a browser.
+SENT_AGAIN = (
+    b'{"input_format": "RAW", "input_config": {"data_type": "uint8", "label_type": "uint8", "data_reshape": "28 28", '
+    b'"label_reshape": null}, "description": "d\\u00edgitos", "topic": "mnist:0:0:60000,mnist:1:5:10005", '
+    b'"validation_rate": 0.1, "test_rate": 0, "total_msg": 70000}'
+)
+AVRO_SENT_AGAIN = (
+    b'{"input_format": "AVRO", "input_config": {"data_scheme": "{\\"type\\": \\"int\\"}", "label_scheme": '
+    b'"{\\"type\\": \\"long\\"}"}, "description": "", "topic": "copd:0:0:9", "validation_rate": 0.15, '
+    b'"test_rate": 0.125, "total_msg": 9}'
+)
+ONLINE_SENT_AGAIN = (
+    b'{"input_format": "RAW", "input_config": {"data_type": "float64", "label_type": "int64", "data_reshape": "8", '
+    b'"label_reshape": "1"}, "description": "", "topic": "live", "validation_rate": 0.1, "test_rate": 0, '
+    b'"total_msg": null}'
+)
+
+
+@pytest.mark.parametrize("value", [SENT_AGAIN, AVRO_SENT_AGAIN, ONLINE_SENT_AGAIN])
+def test_a_message_that_is_sent_again_is_byte_for_byte_kafka_mls(value: bytes) -> None:
+    announcement, dialect = decode(b"\x07", None, value)
+    assert dialect == DIALECT_KAFKA_ML
+    announcement.deployment_id = 9
+    assert encode_legacy(announcement) == (b"\x09", value)
+
+
+def test_what_kafka_ml_would_lose_is_sent_again_behind_what_it_sends() -> None:
+    announcement = legacy({**AVRO_MESSAGE, "dataset_restrictions": {"region": "eu"}, "incremental": True})
+    _, value = encode_legacy(announcement)
+    sent = json.loads(value)
+    assert list(sent)[7:] == ["unsupervised_topic", "dataset_restrictions", "incremental"]
+    assert sent["unsupervised_topic"] == "copd-raw:0:0:100"
+    assert (json.loads(sent["dataset_restrictions"]), sent["incremental"]) == ({"region": "eu"}, True)
+
+
+# The values that Kafka-ML's sinks give to the keys of their messages, and what is to be understood.
+RAW_CONFIG = {"data_type": "uint8", "label_type": "uint8", "data_reshape": "28 28", "label_reshape": ""}
+CLOSED = {
+    "topic": "t:0:0:5,t:1:0:7", "unsupervised_topic": None, "input_format": "RAW", "description": "",
+    "dataset_restrictions": {}, "input_config": RAW_CONFIG, "validation_rate": 0, "test_rate": 0, "total_msg": 12,
+    "incremental": False,
+}  # fmt: skip
+ONLINE = {
+    "topic": "t", "unsupervised_topic": None, "input_format": "RAW", "description": "", "input_config": RAW_CONFIG,
+    "validation_rate": 0.1, "test_rate": 0, "total_msg": None, "dataset_restrictions": {}, "incremental": True,
+}  # fmt: skip
+AVRO_CONFIG = {"data_scheme": '{"type": "int"}', "label_scheme": '{"type": "int"}'}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(CLOSED, StreamAnnouncement(restrictions="{}", record_count=12), id="RawSink"),
+        pytest.param(
+            {**CLOSED, "dataset_restrictions": '{"labels": "0-9"}'},
+            StreamAnnouncement(restrictions='{"labels": "0-9"}', record_count=12),
+            id="FederatedRawSink",
+        ),
+        pytest.param(
+            {**CLOSED, "input_config": {**RAW_CONFIG, "label_reshape": None, "data_reshape": None}},
+            StreamAnnouncement(
+                restrictions="{}", record_count=12, input_config={"data_type": "uint8", "label_type": "uint8"}
+            ),
+            id="RawSink-without-shapes",
+        ),
+        pytest.param(
+            {**CLOSED, "unsupervised_topic": "u:0:0:100"},
+            StreamAnnouncement(restrictions="{}", record_count=12, unsupervised_ranges=[a_range("u", 0, 0, 100)]),
+            id="RawSink-unsupervised",
+        ),
+        pytest.param(
+            {**CLOSED, "input_format": "AVRO", "input_config": AVRO_CONFIG},
+            StreamAnnouncement(
+                restrictions="{}", record_count=12, input_format=DATA_FORMAT_AVRO, input_config=AVRO_CONFIG
+            ),
+            id="AvroSink",
+        ),
+        pytest.param(
+            ONLINE,
+            StreamAnnouncement(restrictions="{}", open_topics=["t"], incremental=True, validation_rate=0.1),
+            id="OnlineRawSink",
+        ),
+        pytest.param(
+            {**ONLINE, "topic": "t:0:0:5,t:1:0:7", "unsupervised_topic": "u", "total_msg": 12},
+            StreamAnnouncement(restrictions="{}", incremental=True, validation_rate=0.1, record_count=12),
+            id="OnlineRawSink-unsupervised",
+        ),
+        pytest.param(
+            {**CLOSED, "input_config": json.dumps(RAW_CONFIG)},
+            StreamAnnouncement(restrictions="{}", record_count=12),
+            id="input_config-as-text",
+        ),
+        pytest.param(
+            {**CLOSED, "unsupervised_topic": ""},
+            StreamAnnouncement(restrictions="{}", record_count=12),
+            id="unsupervised_topic-empty",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("key", "deployment_id"), [(b"\x01", 1), (b"\x01\x2c", 300), (b"1", 49)])
+def test_every_sink_of_kafka_ml_is_understood(
+    body: dict[str, object], expected: StreamAnnouncement, key: bytes, deployment_id: int
+) -> None:
+    read = legacy(body, key)
+    wanted = StreamAnnouncement(deployment_id=deployment_id, message_id=read.message_id)
+    wanted.MergeFrom(expected)
+    wanted.input_format = wanted.input_format or DATA_FORMAT_RAW
+    if not wanted.open_topics:
+        wanted.ranges.extend([a_range("t", 0, 0, 5), a_range("t", 1, 0, 7)])
+    if not wanted.input_config:
+        wanted.input_config.update(RAW_CONFIG)
+    assert read == wanted
 
 
 @pytest.mark.parametrize(
@@ -126,6 +240,12 @@ def test_a_message_that_is_sent_again_is_byte_for_byte_kafka_mls() -> None:
         ({"topic": ""}, "INVALID_FIELD"),
         ({"topic": None}, "INVALID_FIELD"),
         ({"topic": 5}, "INVALID_FIELD"),
+        ({"topic": "mnist:0:70000"}, "INVALID_RANGE"),
+        ({"topic": "mnist:-1:0:5"}, "INVALID_RANGE"),
+        ({"topic": "mnist:0:-5:5"}, "INVALID_RANGE"),
+        ({"topic": "a b"}, "INVALID_RANGE"),
+        ({"topic": ".."}, "INVALID_FIELD"),
+        ({"test_rate": math.inf}, "MALFORMED_REQUEST"),
         ({"validation_rate": 1}, "INVALID_FIELD"),
         ({"validation_rate": -0.1}, "INVALID_FIELD"),
         ({"validation_rate": 0.6, "test_rate": 0.5}, "INVALID_FIELD"),
@@ -179,6 +299,34 @@ def test_a_message_of_a_later_version_is_refused(name: bytes) -> None:
     with pytest.raises(InvalidArgument) as caught:
         decode(b"\x01", [("headrace-message", name)], b"")
     assert caught.value.reason_name == "MALFORMED_REQUEST"
+
+
+def test_every_bad_field_of_ours_is_named_at_once() -> None:
+    announcement = StreamAnnouncement(
+        deployment_id=-1,
+        ranges=[a_range("t", 0, 9, 5), a_range("t", -1, 0, 5)],
+        open_topics=["no topic"],
+        validation_rate=math.nan,
+    )
+    headers, value = encode(announcement)
+    with pytest.raises(InvalidArgument) as caught:
+        decode(None, headers, value)
+    assert caught.value.reason_name == "INVALID_RANGE"
+    assert [bad.field for bad in caught.value.fields] == [
+        "ranges[0]", "ranges[1]", "validation_rate", "deployment_id", "message_id", "open_topics[0]", "input_format",
+    ]  # fmt: skip
+
+
+def test_a_message_as_large_as_the_catalog_takes_none_is_refused() -> None:
+    too_large = {**RAW_MESSAGE, "description": "x" * 1024 * 1024}
+    grows = {**RAW_MESSAGE, "description": "\u00e9" * 600 * 1024}  # two bytes each, where JSON may have had one
+    for body in (too_large, grows):
+        with pytest.raises(InvalidArgument) as caught:
+            decode(b"\x01", None, json.dumps(body, ensure_ascii=False).encode())
+        assert caught.value.reason_name == "MALFORMED_REQUEST"
+    headers, value = encode(StreamAnnouncement(message_id="m", description="x" * 1024 * 1024))
+    with pytest.raises(InvalidArgument):
+        decode(None, headers, value)
 
 
 @given(st.binary(max_size=200), st.booleans())
