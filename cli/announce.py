@@ -99,11 +99,16 @@ def parse_format(text: str) -> stream_pb2.DataFormat:
 
 
 def parse_setting(text: str) -> tuple[str, str]:
-    """`name=text`, or `name=@file` for the text of a file. Raises BadParameter."""
+    """`name=text`, or `name=@file` for the text of a file. Raises BadParameter, OSError."""
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise typer.BadParameter(f"{text!r} is no setting; give one as data_type=uint8")
-    return name, Path(value[1:]).read_text() if value.startswith("@") else value
+    if not value.startswith("@"):
+        return name, value
+    try:
+        return name, Path(value[1:]).read_text()
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"{value[1:]} is no text; binary data goes into a configuration as base64") from error
 
 
 def _print(announced: stream_catalog_pb2.AnnounceStreamResponse, deployment: int, dry_run: bool) -> None:

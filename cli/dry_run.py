@@ -10,7 +10,7 @@ import numpy as np
 from cli import output
 from cli.files import Array
 from cli.record_table import Shown, Values, numbers, print_records
-from cli.records import Batch, Records
+from cli.records import Batch, FileRecords
 from headrace.v1.stream_pb2 import DataFormat, StreamAnnouncement
 from streams.codecs import Codec, codec_of
 
@@ -18,7 +18,7 @@ SHOWN_RECORDS = 10
 SHOWN_KEY_BYTES = 16
 
 
-def show_dry_run(records: Records, topic: str, wanted: StreamAnnouncement, *, as_json: bool = False) -> None:
+def show_dry_run(records: FileRecords, topic: str, wanted: StreamAnnouncement, *, as_json: bool = False) -> None:
     """Encode the first records as a sink does, decode them as a training does, and print both.
 
     Completes `wanted` by the input_config that would be announced.
@@ -78,8 +78,8 @@ def _print_announcement(wanted: StreamAnnouncement) -> None:
         "deployment": wanted.deployment_id,
         "format": DataFormat.Name(wanted.input_format).removeprefix("DATA_FORMAT_").lower(),
         "configuration": "\n".join(f"{name} = {wanted.input_config[name]}" for name in sorted(wanted.input_config)),
-        "validation rate": wanted.validation_rate,
-        "test rate": wanted.test_rate,
+        "validation rate": f"{wanted.validation_rate:g}",
+        "test rate": f"{wanted.test_rate:g}",
         "description": wanted.description,
     })  # fmt: skip
     output.console.print("Nothing was sent.")

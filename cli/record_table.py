@@ -54,7 +54,7 @@ def print_records(about: Sequence[str], fields: Sequence[Values], records: Seque
         output.console.print(output.table(titles, rows))
         return
     for some in _that_fit(output.console, rows):
-        lines = [[title, *(row[place] for row in some)] for place, title in enumerate(titles)]
+        lines = [[title.lstrip("#"), *(row[place] for row in some)] for place, title in enumerate(titles)]
         sideways = output.table([""] * (1 + len(some)), lines)
         sideways.show_header = False
         output.console.print(sideways)

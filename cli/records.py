@@ -78,7 +78,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Records:
+class FileRecords:
     """The records of a file, known to be numbers from the first to the last. `len` is how many there are."""
 
     file: RecordFile = field(repr=False)
@@ -100,7 +100,7 @@ class Records:
 
 
 @dataclass(frozen=True)
-class Arrays:
+class Records:
     """A whole file in memory. samples: (n, …); labels: (n, …) or None."""
 
     samples: Array
@@ -110,7 +110,7 @@ class Arrays:
         return len(self.samples)
 
 
-def look_at(path: Path, samples: Wishes, labels: Wishes, without: Sequence[str] = ()) -> Records:
+def look_at(path: Path, samples: Wishes, labels: Wishes, without: Sequence[str] = ()) -> FileRecords:
     """The records of a file, after all of them were read once.
 
     without: columns that are neither samples nor labels.
@@ -119,7 +119,7 @@ def look_at(path: Path, samples: Wishes, labels: Wishes, without: Sequence[str] 
     file = open_file(path)
     sample_names, label_names = _chosen(file, samples.columns, labels.columns, without)
     found = survey(file, [*sample_names, *label_names])
-    return Records(
+    return FileRecords(
         file,
         _part(file, [found.columns[name] for name in sample_names], samples, "sample"),
         _part(file, [found.columns[name] for name in label_names], labels, "label") if label_names else None,
@@ -127,12 +127,12 @@ def look_at(path: Path, samples: Wishes, labels: Wishes, without: Sequence[str] 
     )
 
 
-def read_records(path: Path, *, label: str = "", samples: str = "") -> Arrays:
+def read_records(path: Path, *, label: str = "", samples: str = "") -> Records:
     """All records of a file as arrays. Raises what `look_at` raises."""
     records = look_at(path, Wishes([samples] if samples else []), Wishes([label] if label else []))
     batches = list(records.batches())
     labels = [batch.labels for batch in batches if batch.labels is not None]
-    return Arrays(_together([batch.samples for batch in batches]), _together(labels) if labels else None)
+    return Records(_together([batch.samples for batch in batches]), _together(labels) if labels else None)
 
 
 def row_count(rows: Rows) -> int:

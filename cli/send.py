@@ -16,7 +16,7 @@ from cli.announce import parse_format
 from cli.dry_run import show_dry_run
 from cli.home import kafka_address
 from cli.output import Json
-from cli.records import Records, Wishes, look_at
+from cli.records import FileRecords, Wishes, look_at
 from headrace.errors import not_yet
 from headrace.v1.stream_pb2 import (
     DATA_FORMAT_AVRO,
@@ -93,7 +93,7 @@ def _wishes(data_format: DataFormat, columns: list[str] | None, data_type: str, 
     )  # fmt: skip
 
 
-def _send_all(sink: RawSink, records: Records) -> None:
+def _send_all(sink: RawSink, records: FileRecords) -> None:
     with _progress() as progress, sink:
         task = progress.add_task("Sending", total=len(records))
         for batch in records.batches():

@@ -54,11 +54,12 @@ def print_head(found: Head, *, table: bool = False) -> None:
 
 
 def _print_pictures(found: Head) -> None:
-    good = [record for record in found.records if not record.decode_error]
+    size = math.prod(found.sample.shape)
+    good = [record for record in found.records if len(record.sample) == size]
     if good:
         pictures = [np.array(record.sample).reshape(tuple(found.sample.shape)) for record in good]
         print_pictures(output.console, pictures, [_caption(record, found) for record in good])
-    if bad := [record for record in found.records if record.decode_error]:
+    if bad := [record for record in found.records if len(record.sample) != size]:
         _print_table(found, bad)
 
 
@@ -100,7 +101,8 @@ def _is_whole(dtype: str) -> bool:
 def _time(record: Record) -> str:
     if not record.HasField("time"):
         return ""
-    return record.time.ToDatetime(UTC).astimezone().isoformat(" ", "milliseconds")
+    here = record.time.ToDatetime(UTC).astimezone().replace(tzinfo=None)
+    return here.isoformat(" ", "milliseconds")
 
 
 def _spec(spec: model_pb2.TensorSpec) -> str:

@@ -76,7 +76,7 @@ class JsonLinesFile:
             where = f"{self.path}, line {number}{field}: {str(value)[:100]!r}"
             if here is None:
                 hint = f"; --without {name!r} leaves the field out" if name else ""
-                raise bad_file(f"{where} is no number and no array of numbers{hint}")
+                raise bad_file(f"{where} is no number of 64 bits and no array of such{hint}")
             first = as_numbers([values[0]])
             if first is not None and here.shape != first.shape:
                 raise bad_file(f"{where} has the shape {here.shape[1:]}, where others have {first.shape[1:]}")

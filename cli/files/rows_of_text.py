@@ -30,7 +30,9 @@ class CsvFile:
         self.path = path
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             reader = csv.reader(file)
-            self.names = tuple(name.strip() for name in next(reader, []))
+            header = enumerate(next(reader, []), 1)
+            # pandas writes its index under no name.
+            self.names = tuple(name.strip() or f"column_{place}" for place, name in header)
             self._header_lines = reader.line_num
         if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
             raise bad_file(f"{path} has several columns {twice[0]!r}; give each a name of its own")

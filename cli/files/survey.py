@@ -41,12 +41,13 @@ class Column:
         return self.whole and dtype.kind in "iu" and _between(dtype, self.low, self.high)
 
     def narrowest(self, *, fraction: type[np.floating[Any]]) -> np.dtype[Any]:
-        """A type for numbers that come as text: int32 or int64 for whole ones, `fraction` for others."""
+        """A type for numbers that come as text: int32, int64 or uint64 for whole ones, else `fraction`."""
         if self.dtype.kind == "b":
             return self.dtype
         if not self.whole:
             return np.dtype(fraction)
-        return next((np.dtype(one) for one in (np.int32, np.int64) if self.fits(np.dtype(one))), np.dtype(np.uint64))
+        whole = (np.dtype(one) for one in (np.int32, np.int64, np.uint64))
+        return next((one for one in whole if self.fits(one)), np.dtype(fraction))
 
     def exact_float(self) -> np.dtype[Any]:
         """float32, unless the column has whole numbers that it would round to others."""

@@ -10,7 +10,7 @@ import fastavro
 import numpy as np
 import pytest
 
-from cli.records import Records, Wishes, look_at, read_records
+from cli.records import FileRecords, Wishes, look_at, read_records
 from headrace.errors import InvalidArgument
 
 FIELDS = Wishes(by_name=True)
@@ -40,7 +40,7 @@ def _avro(folder: Path, fields: dict[str, Any], *records: tuple[Any, ...]) -> Pa
     return path
 
 
-def _fields(records: Records) -> dict[str, Any]:
+def _fields(records: FileRecords) -> dict[str, Any]:
     (batch,) = records.batches()
     assert isinstance(batch.samples, dict)
     return batch.samples
@@ -103,6 +103,18 @@ def test_whole_numbers_that_float32_would_change_are_kept(tmp_path: Path) -> Non
     records = read_records(_csv(tmp_path, "a\n16777217\n1\n"))
     assert records.samples.dtype == np.float64
     assert records.samples.tolist() == [[16777217], [1]]
+
+
+def test_whole_numbers_that_no_integer_holds_are_floats(tmp_path: Path) -> None:
+    samples = _fields(look_at(_csv(tmp_path, "a,b\n1e300,1e19\n1,2\n"), FIELDS, Wishes()))
+    assert {name: array.dtype.name for name, array in samples.items()} == {"a": "float64", "b": "uint64"}
+    assert samples["a"].tolist() == [1e300, 1]
+
+
+def test_a_column_without_a_name_is_called_by_its_place(tmp_path: Path) -> None:
+    path = _csv(tmp_path, ",a,class\n0,5,1\n1,6,0\n")
+    records = look_at(path, FIELDS, Wishes(["class"]), without=["column_1"])
+    assert {name: array.tolist() for name, array in _fields(records).items()} == {"a": [5, 6]}
 
 
 def test_columns_are_chosen_and_left_out(tmp_path: Path) -> None:
