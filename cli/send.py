@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
@@ -17,15 +15,23 @@ from cli.dry_run import show_dry_run
 from cli.home import kafka_address
 from cli.output import Json
 from cli.records import FileRecords, Wishes, look_at
-from headrace.errors import not_yet
 from headrace.v1.stream_pb2 import (
     DATA_FORMAT_AVRO,
+    DATA_FORMAT_JSON,
     DATA_FORMAT_PROTOBUF,
     DATA_FORMAT_RAW,
     DataFormat,
     StreamAnnouncement,
 )
-from sinks import RawSink
+from sinks import AvroSink, JsonSink, ProtobufSink, RawSink
+
+Sink = RawSink | AvroSink | JsonSink | ProtobufSink
+SINKS: dict[int, type[Sink]] = {
+    DATA_FORMAT_RAW: RawSink,
+    DATA_FORMAT_AVRO: AvroSink,
+    DATA_FORMAT_JSON: JsonSink,
+    DATA_FORMAT_PROTOBUF: ProtobufSink,
+}
 
 
 def send(  # noqa: PLR0913
@@ -50,6 +56,10 @@ def send(  # noqa: PLR0913
     validation_rate: Annotated[float, typer.Option(min=0.0, max=0.999, help="Part kept for validation.")] = 0.0,
     test_rate: Annotated[float, typer.Option(min=0.0, max=0.999, help="Part kept for the test.")] = 0.0,
     description: Annotated[str, typer.Option(help="For people. Default: the file's name.")] = "",
+    stream_id: Annotated[str, typer.Option(help="Sent again under the same id, it is recorded once.")] = "",
+    transactional: Annotated[
+        bool, typer.Option("--transactional", help="Readers see nothing before the announcement.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the first records; send nothing.")] = False,
     kafka: Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Default: that of this home.")] = "",
     as_json: Json = False,
@@ -70,11 +80,10 @@ def send(  # noqa: PLR0913
     if dry_run:
         show_dry_run(records, topic, wanted, as_json=as_json)
         return
-    if wanted.input_format != DATA_FORMAT_RAW:
-        raise not_yet(f"sending records as {data_format}", "use --format raw")
-    sink = RawSink(
+    sink = SINKS[wanted.input_format](
         kafka_address(kafka), topic, deployment, description=wanted.description,
         validation_rate=validation_rate, test_rate=test_rate, partitions=partitions,
+        stream_id=stream_id, transactional=transactional,
     )  # fmt: skip
     _send_all(sink, records)
     if as_json:
@@ -93,12 +102,10 @@ def _wishes(data_format: DataFormat, columns: list[str] | None, data_type: str, 
     )  # fmt: skip
 
 
-def _send_all(sink: RawSink, records: FileRecords) -> None:
+def _send_all(sink: Sink, records: FileRecords) -> None:
     with _progress() as progress, sink:
         task = progress.add_task("Sending", total=len(records))
         for batch in records.batches():
-            assert isinstance(batch.samples, np.ndarray)
-            assert not isinstance(batch.labels, Mapping)
             sink.send_batch(batch.samples, batch.labels)
             progress.advance(task, len(batch))
 

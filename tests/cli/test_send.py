@@ -12,9 +12,10 @@ from google.protobuf import json_format
 from cli import main
 from headrace.v1.stream_pb2 import StreamAnnouncement
 from streams.codecs import codec_for
-from streams.kafka import KafkaSettings, Message
+from streams.control import CONTROL_TOPIC, decode
+from streams.kafka import KafkaSettings, Message, headers_of, log_ends
 from streams.offsets import count_offsets
-from tests.streams.log import read
+from tests.streams.log import offset_range, read
 from tests.support import free_port
 
 CSV = "age,mean size,class\n" + "".join(f"{20 + number},{number}.5,{number % 3}\n" for number in range(50))
@@ -44,7 +45,7 @@ def _records(kafka: KafkaSettings, announcement: StreamAnnouncement) -> list[Mes
     return sorted(found, key=lambda message: (message.offset(), message.partition()))
 
 
-@pytest.mark.parametrize("data_format", ["raw"])
+@pytest.mark.parametrize("data_format", ["raw", "avro", "json", "protobuf"])
 def test_rows_of_a_file_are_records_of_any_format(
     kafka: KafkaSettings, topic: Callable[..., str], rows: Path, capsys: pytest.CaptureFixture[str], data_format: str
 ) -> None:
@@ -66,6 +67,20 @@ def test_rows_of_a_file_are_records_of_any_format(
     np.testing.assert_array_equal(labels.rows.ravel(), OFFSETS % 3)
     names = {"raw": [], "json": ["age", "mean size"]}.get(data_format, ["age", "mean_size"])
     assert [field.name for field in codec.fields] == names
+
+
+def test_the_announcement_is_on_the_control_topic(
+    kafka: KafkaSettings, topic: Callable[..., str], rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = topic()
+    words = (str(rows), "-t", name, "-d", "7", "--kafka", kafka.bootstrap_servers, "--stream-id", f"{name}-once")
+    assert "Sent 50 records" in _done(capsys, *words, "--transactional", "--partitions", "3")
+    end = log_ends(kafka, CONTROL_TOPIC)[0].high
+    messages = read(kafka, offset_range(CONTROL_TOPIC, 0, end))
+    decoded = [decode(message.key(), headers_of(message), message.value())[0] for message in messages]
+    (announcement,) = [one for one in decoded if one.message_id == f"{name}-once"]
+    assert announcement.record_count == 50
+    assert {one.topic for one in announcement.ranges} == {name}
 
 
 def test_a_dry_run_shows_what_would_be_sent_and_needs_no_kafka(
