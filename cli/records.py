@@ -1,29 +1,107 @@
-"""Files of samples and labels, as arrays."""
+"""The records of a file: which columns are samples and labels, and as what they are sent."""
 
 from __future__ import annotations
 
-import csv
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from headrace.errors import InvalidArgument, not_yet
-from headrace.v1 import error_pb2
+from cli.files import UNNAMED, Array, Columns, RecordFile, open_file
+from cli.files.record_file import bad_file
+from cli.files.survey import Column, survey, unchanged
+from streams.codecs import Rows
+from streams.codecs.raw import RawCodec
 
-Array = npt.NDArray[np.generic]
 
-# The names that people give the two arrays of an NPZ file.
-SAMPLE_NAMES = ("x", "X", "data", "samples", "images", "x_train", "arr_0")
-LABEL_NAMES = ("y", "Y", "target", "labels", "label", "y_train", "arr_1")
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of a part of the records, the samples or the labels.
+
+    columns: their names; none: what the file suggests.
+    data_type: one type for all of them, by a name that RAW knows; empty: what fits.
+    reshape: makes one array of all columns; numbers separated by blanks.
+    by_name: keep columns with names apart, each in its own type.
+    plain_names: letters, digits and `_` in their names, whatever the file has: `mean radius` is `mean_radius`.
+    """
+
+    columns: Sequence[str] = ()
+    data_type: str = ""
+    reshape: str = ""
+    by_name: bool = False
+    plain_names: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples or the labels of a file: columns by name, or one array of them all.
+
+    names, dtypes: of each column when it is sent; of one type for one array.
+    shape: of a row of one array; None where columns stay apart.
+    """
+
+    path: Path
+    columns: tuple[Column, ...]
+    names: tuple[str, ...]
+    dtypes: tuple[np.dtype[Any], ...]
+    shape: tuple[int, ...] | None
+
+    def rows(self, values: Columns) -> Rows:
+        """`(n, *shape)`, or an array `(n, ...)` by the name of each column."""
+        typed = [
+            unchanged(self.path, values[column.name], dtype)
+            for column, dtype in zip(self.columns, self.dtypes, strict=True)
+        ]
+        if self.shape is None:
+            return dict(zip(self.names, typed, strict=True))
+        if len(typed) == 1:
+            return typed[0].reshape(len(typed[0]), *self.shape)
+        return np.concatenate([each.reshape(len(each), -1) for each in typed], axis=1).reshape(-1, *self.shape)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some records. labels: None where the records have none."""
+
+    samples: Rows
+    labels: Rows | None
+
+    def __len__(self) -> int:
+        return row_count(self.samples)
+
+    def first(self, count: int) -> Batch:
+        return Batch(_first(self.samples, count), None if self.labels is None else _first(self.labels, count))
+
+
+@dataclass(frozen=True)
+class FileRecords:
+    """The records of a file, known to be numbers from the first to the last. `len` is how many there are."""
+
+    file: RecordFile = field(repr=False)
+    samples: Part
+    labels: Part | None
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batches(self) -> Iterator[Batch]:
+        """All records, some thousands at a time: the file is read again, never kept."""
+        names = [column.name for part in self._parts() for column in part.columns]
+        for values in self.file.read(list(dict.fromkeys(names))):
+            yield Batch(self.samples.rows(values), None if self.labels is None else self.labels.rows(values))
+
+    def _parts(self) -> list[Part]:
+        return [self.samples] if self.labels is None else [self.samples, self.labels]
 
 
 @dataclass(frozen=True)
 class Records:
-    """samples: (n, …); labels: (n, …) or None."""
+    """A whole file in memory. samples: (n, …); labels: (n, …) or None."""
 
     samples: Array
     labels: Array | None
@@ -32,101 +110,131 @@ class Records:
         return len(self.samples)
 
 
-def read_records(path: Path, *, label: str = "", samples: str = "") -> Records:
-    """The records of a CSV file with a header, or of an NPZ file.
+def look_at(path: Path, samples: Wishes, labels: Wishes, without: Sequence[str] = ()) -> FileRecords:
+    """The records of a file, after all of them were read once.
 
-    label: the column (CSV) or array (NPZ) with the labels. samples: the array with the samples (NPZ).
-    Raises InvalidArgument naming line and column of what is no number, Unimplemented for other files.
+    without: columns that are neither samples nor labels.
+    Raises InvalidArgument: no such column, no number (with its place), a type that does not hold the numbers.
     """
-    if not path.exists():
-        raise _invalid(f"there is no file {path}")
-    if path.is_dir():
-        raise _invalid(f"{path} is a folder; give a CSV or NPZ file")
-    match path.suffix.lower():
-        case ".csv":
-            return _read_csv(path, label)
-        case ".npz":
-            return _read_npz(path, samples, label)
-        case ".npy":
-            return Records(_load(path), None)
-        case other:
-            raise not_yet(f"sending {other or 'such'} files", "send a CSV file (numbers, with a header) or an NPZ file")
+    file = open_file(path)
+    sample_names, label_names = _chosen(file, samples.columns, labels.columns, without)
+    found = survey(file, [*sample_names, *label_names])
+    return FileRecords(
+        file,
+        _part(file, [found.columns[name] for name in sample_names], samples, "sample"),
+        _part(file, [found.columns[name] for name in label_names], labels, "label") if label_names else None,
+        found.count,
+    )
 
 
-def _read_csv(path: Path, label: str) -> Records:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if label and label not in header:
-            raise _invalid(f"{path} has no column {label!r}; it has: {', '.join(header) or 'no header at all'}")
-        rows = [_numbers(path, header, row, reader.line_num) for row in reader if row]
-    if not rows:
-        raise _invalid(f"{path} has no rows under its header")
-    values = np.array(rows, dtype=np.float64)
-    if not label:
-        return Records(values.astype(np.float32), None)
-    column = header.index(label)
-    return Records(np.delete(values, column, axis=1).astype(np.float32), _as_labels(values[:, column]))
+def read_records(path: Path, *, label: str = "", samples: str = "") -> Records:
+    """All records of a file as arrays. Raises what `look_at` raises."""
+    records = look_at(path, Wishes([samples] if samples else []), Wishes([label] if label else []))
+    batches = list(records.batches())
+    labels = [batch.labels for batch in batches if batch.labels is not None]
+    return Records(_together([batch.samples for batch in batches]), _together(labels) if labels else None)
 
 
-def _numbers(path: Path, header: Sequence[str], row: Sequence[str], line: int) -> list[float]:
-    if len(row) != len(header):
-        raise _invalid(f"{path}, line {line}: {len(row)} values under a header of {len(header)} columns")
-    numbers = []
-    for name, text in zip(header, row, strict=True):
-        try:
-            numbers.append(float(text))
-        except ValueError as error:
-            raise _invalid(f"{path}, line {line}, column {name!r}: {text!r} is no number") from error
-    return numbers
+def row_count(rows: Rows) -> int:
+    return len(rows if isinstance(rows, np.ndarray) else next(iter(rows.values())))
 
 
-def _as_labels(values: npt.NDArray[np.float64]) -> Array:
-    """Whole numbers are classes: int32. Anything else stays a number: float32."""
-    whole = np.isfinite(values).all() and (values == np.round(values)).all() and np.abs(values).max() < 2**31
-    return values.astype(np.int32 if whole else np.float32)
+def _chosen(
+    file: RecordFile, samples: Sequence[str], labels: Sequence[str], without: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    for name in (*samples, *labels, *without):
+        if name not in file.names:
+            raise bad_file(f"{file.path} has no column {name!r}; it has: {_told(file)}")
+    suggested_samples, suggested_labels = (samples, labels) if samples and labels else file.suggested()
+    chosen_labels = [name for name in labels or suggested_labels if name not in (*samples, *without)]
+    chosen = list(samples) or [name for name in suggested_samples if name not in (*chosen_labels, *without)]
+    if not chosen:
+        raise bad_file(f"{file.path}: say with --samples which columns to take; it has: {_told(file)}")
+    return chosen, chosen_labels
 
 
-def _read_npz(path: Path, samples: str, label: str) -> Records:
-    arrays = _load_all(path)
-    chosen = _choose(path, arrays, samples, SAMPLE_NAMES, "--samples")
-    if chosen is None:
-        raise _invalid(f"{path} has the arrays {', '.join(arrays)}; say with --samples which are the samples")
-    labels = _choose(path, arrays, label, LABEL_NAMES, "--label")
-    if labels is not None and len(labels) != len(chosen):
-        raise _invalid(f"{path} has {len(chosen)} samples and {len(labels)} labels; there must be as many of both")
-    return Records(_plain(path, chosen), _plain(path, labels) if labels is not None else None)
+def _told(file: RecordFile) -> str:
+    if file.names == (UNNAMED,):
+        return "arrays without names"
+    return ", ".join(file.names) or "no header at all"
 
 
-def _choose(path: Path, arrays: dict[str, Array], wanted: str, names: Sequence[str], option: str) -> Array | None:
-    if wanted and wanted not in arrays:
-        raise _invalid(f"{path} has no array {wanted!r}; it has: {', '.join(arrays)} ({option})")
-    found = [wanted] if wanted else [name for name in names if name in arrays]
-    return arrays[found[0]] if found else None
+def _part(file: RecordFile, columns: Sequence[Column], wishes: Wishes, what: str) -> Part:
+    if wishes.by_name and not wishes.reshape and _are_fields(file, columns, what):
+        names = _plain_names(file, columns) if wishes.plain_names else [column.name for column in columns]
+        dtypes = [_own_type(file, column, wishes, what) for column in columns]
+        return Part(file.path, tuple(columns), tuple(names), tuple(dtypes), None)
+    dtypes = [_one_type(file, columns, wishes, what)] * len(columns)
+    shape = _row_shape(file, columns, wishes.reshape, what)
+    return Part(file.path, tuple(columns), tuple(column.name for column in columns), tuple(dtypes), shape)
 
 
-def _load_all(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise _invalid(f"{path} is no NPZ file of plain arrays: {error}") from error
+def _plain_names(file: RecordFile, columns: Sequence[Column]) -> list[str]:
+    """As Avro and protobuf have them. Raises InvalidArgument where two columns would have the same."""
+    names = [re.sub(r"[^A-Za-z0-9_]", "_", column.name) for column in columns]
+    names = [f"_{name}" if not name or name[0].isdigit() else name for name in names]
+    for place, name in enumerate(names):
+        if (other := names.index(name)) < place:
+            raise bad_file(
+                f"{file.path}: the columns {columns[other].name!r} and {columns[place].name!r} would both be the field "
+                f"{name}; give them names of letters, digits and _"
+            )
+    return names
 
 
-def _load(path: Path) -> Array:
-    try:
-        loaded: Array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise _invalid(f"{path} is no NPY file of a plain array: {error}") from error
-    return _plain(path, loaded)
+def _are_fields(file: RecordFile, columns: Sequence[Column], what: str) -> bool:
+    """One array of an NPZ file is what is sent, and one label is no record of one field."""
+    if columns[0].name == UNNAMED:
+        return False
+    return len(columns) > 1 or (what == "sample" and file.has_fields)
 
 
-def _plain(path: Path, array: Array) -> Array:
-    """Numbers in the byte order of the wire (little-endian)."""
-    if array.dtype.kind not in "biuf" or array.ndim == 0 or not len(array):
-        raise _invalid(f"{path}: an array of {array.dtype} with the shape {array.shape}; rows of numbers are needed")
-    return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+def _own_type(file: RecordFile, column: Column, wishes: Wishes, what: str) -> np.dtype[Any]:
+    if wishes.data_type:
+        return _wished_type(file, [column], wishes, what)
+    return column.dtype if file.typed else column.narrowest(fraction=np.float64)
 
 
-def _invalid(message: str) -> InvalidArgument:
-    return InvalidArgument(error_pb2.REASON_INVALID_FIELD, message)
+def _one_type(file: RecordFile, columns: Sequence[Column], wishes: Wishes, what: str) -> np.dtype[Any]:
+    if wishes.data_type:
+        return _wished_type(file, columns, wishes, what)
+    if file.typed:
+        return np.result_type(*[column.dtype for column in columns])
+    if what == "sample":
+        return np.result_type(*[column.exact_float() for column in columns])
+    return np.result_type(*[column.narrowest(fraction=np.float32) for column in columns])
+
+
+def _wished_type(file: RecordFile, columns: Sequence[Column], wishes: Wishes, what: str) -> np.dtype[Any]:
+    dtype = RawCodec.from_config({"data_type": wishes.data_type}).sample_spec.dtype
+    for column in columns:
+        if not column.fits(dtype):
+            of = f", column {column.name!r}" if column.name else ""
+            option = "--data-type" if what == "sample" else "--label-type"
+            kind = "whole numbers" if column.whole else "numbers with fractions"
+            raise bad_file(
+                f"{file.path}{of}: {kind} from {column.low:g} to {column.high:g}, which {dtype.name} does not hold; "
+                f"choose another {option}"
+            )
+    return dtype
+
+
+def _row_shape(file: RecordFile, columns: Sequence[Column], reshape: str, what: str) -> tuple[int, ...]:
+    elements = sum(math.prod(column.shape) for column in columns)
+    if not reshape:
+        return columns[0].shape if len(columns) == 1 and (what == "label" or columns[0].shape) else (elements,)
+    shape = RawCodec.from_config({"data_type": "uint8", "data_reshape": reshape}).sample_spec.shape
+    known = math.prod(length for length in shape if length != -1)
+    if elements % known or (-1 not in shape and elements != known):
+        raise bad_file(f"{file.path}: a {what} has {elements} numbers, which do not make the shape {reshape!r}")
+    return tuple(elements // known if length == -1 else length for length in shape)
+
+
+def _first(rows: Rows, count: int) -> Rows:
+    if isinstance(rows, np.ndarray):
+        return rows[:count]
+    return {name: array[:count] for name, array in rows.items()}
+
+
+def _together(rows: Sequence[Rows]) -> Array:
+    return np.concatenate([each for each in rows if isinstance(each, np.ndarray)])

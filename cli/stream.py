@@ -1,71 +1,33 @@
-"""`headrace send …` and `headrace stream …`."""
+"""`headrace stream …`."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from cli import output
+from cli.announce import announce
 from cli.connection import control_plane, list_all
-from cli.home import kafka_address
 from cli.output import Json, Limit
-from cli.records import Records, read_records
-from headrace.errors import not_yet
+from cli.stream_head import head
 from headrace.v1 import stream_catalog_pb2, stream_pb2
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
-from sinks import RawSink
 
 app = typer.Typer()
+app.command()(head)
+app.command()(announce)
 
-ROWS_AT_ONCE = 1000
+AVAILABILITY = {
+    stream_pb2.AVAILABILITY_UNSPECIFIED: "not known: Kafka did not answer",
+    stream_pb2.AVAILABILITY_AVAILABLE: "all records are available",
+    stream_pb2.AVAILABILITY_PARTLY_EXPIRED: "a part was deleted by retention",
+    stream_pb2.AVAILABILITY_EXPIRED: "nothing is left: deleted by retention, or the topic is gone or was made anew",
+    stream_pb2.AVAILABILITY_NOT_WRITTEN: "a part is not written yet",
+    stream_pb2.AVAILABILITY_BLOCKED: "written, but a part is hidden by an open transaction",
+}
 Id = Annotated[int, typer.Argument(metavar="STREAM", help="Its id.", min=1)]
-KafkaOption = Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Default: the platform's of this home.")]
-
-
-def send(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (numbers, with a header) or NPZ.")],
-    topic: Annotated[str, typer.Option("--topic", "-t", help="Records go here.")],
-    deployment: Annotated[int, typer.Option("--deployment", "-d", min=1, help="The training that waits for them.")],
-    label: Annotated[str, typer.Option("--label", "-l", help="Column (CSV) or array (NPZ) with the labels.")] = "",
-    data_format: Annotated[str, typer.Option("--format", "-f", help="raw.")] = "raw",
-    validation_rate: Annotated[float, typer.Option(min=0.0, max=0.999, help="Part kept for validation.")] = 0.0,
-    test_rate: Annotated[float, typer.Option(min=0.0, max=0.999, help="Part kept for the test.")] = 0.0,
-    kafka: KafkaOption = "",
-) -> None:
-    """Send a file's rows as records, and announce them as the stream of a training once all are confirmed."""
-    if data_format.lower() != "raw":
-        raise not_yet(f"the format {data_format!r}", "use --format raw")
-    records = read_records(file, label=label)
-    with (
-        RawSink(
-            kafka_address(kafka), topic, deployment,
-            description=file.name, validation_rate=validation_rate, test_rate=test_rate,
-        ) as sink,
-        _progress() as progress,
-    ):  # fmt: skip
-        _send_all(sink, records, progress)
-    output.console.print(
-        f"Sent {output.count(len(records))} records to {topic}; announced for deployment {deployment}."
-    )
-
-
-def _send_all(sink: RawSink, records: Records, progress: Progress) -> None:
-    task = progress.add_task("Sending", total=len(records))
-    for start in range(0, len(records), ROWS_AT_ONCE):
-        samples = records.samples[start : start + ROWS_AT_ONCE]
-        labels = None if records.labels is None else records.labels[start : start + ROWS_AT_ONCE]
-        sink.send_batch(samples, labels)
-        progress.advance(task, len(samples))
-
-
-def _progress() -> Progress:
-    return Progress(
-        "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=output.errors, transient=True, disable=not output.errors.is_terminal,
-    )  # fmt: skip
 
 
 @app.command("list")
@@ -103,13 +65,15 @@ def show(stream: Id, as_json: Json = False) -> None:
     if as_json:
         output.print_json(found)
         return
-    availability = stream_pb2.Availability.Name(found.availability).removeprefix("AVAILABILITY_").lower()
     output.print_fields({
         "id": found.id,
         "deployment": found.deployment_id,
-        "records": output.count(found.record_count),
-        "ranges": found.range_string.replace(",", "\n"),
-        "in Kafka": availability.replace("_", " "),
+        "records": output.count(found.record_count) if found.record_count else "not counted",
+        "ranges": _range_lines(found.ranges),
+        "without labels": _range_lines(found.unsupervised_ranges),
+        "open topics": ", ".join(found.open_topics),
+        "topic ids": "\n".join(f"{topic} = {found.topic_ids[topic]}" for topic in sorted(found.topic_ids)),
+        "in Kafka": AVAILABILITY.get(found.availability, ""),
         "format": format_name(found.input_format),
         "configuration": "\n".join(f"{name} = {found.input_config[name]}" for name in sorted(found.input_config)),
         "validation rate": found.validation_rate,
@@ -139,11 +103,19 @@ def replay(
 
 
 @app.command()
-def delete(stream: Id) -> None:
+def delete(stream: Id, as_json: Json = False) -> None:
     """Forget a stream. Its records stay in Kafka, and results keep what they were trained on."""
     with control_plane() as channel:
-        StreamCatalogStub(channel).DeleteStream(stream_catalog_pb2.DeleteStreamRequest(id=stream))
+        deleted = StreamCatalogStub(channel).DeleteStream(stream_catalog_pb2.DeleteStreamRequest(id=stream))
+    if as_json:
+        output.print_json(deleted)
+        return
     output.console.print(f"Forgot stream {stream}.")
+
+
+def _range_lines(ranges: Iterable[stream_pb2.OffsetRange]) -> str:
+    """As control messages have them; the end is exclusive."""
+    return "\n".join(f"{one.topic}:{one.partition}:{one.start}:{one.end}" for one in ranges)
 
 
 def format_name(value: int) -> str:

@@ -138,6 +138,30 @@ def test_a_recorded_stream_trains_again(platform: Platform, trained: int) -> Non
     assert "blobs: finished" in ended
 
 
+def test_the_head_of_a_stream_is_what_the_file_has(platform: Platform, trained: int, blobs: Path) -> None:
+    stream = platform.json("result", "show", str(trained))["stream"]["id"]
+    first = [float(number) for number in blobs.read_text().splitlines()[1].split(",")]
+    head = platform.json("stream", "head", stream, "--count", "2")
+    assert head["records"][0]["sample"] == pytest.approx(first[:2])
+    assert head["records"][0]["label"] == first[2:]
+    assert "sample float32 (2)" in platform.done("stream", "head", stream)
+
+
+def test_what_is_in_kafka_already_is_announced_and_trained_on(platform: Platform, trained: int) -> None:
+    deployment = platform.json("train", "blobs", "--fit", "epochs=1", "--batch-size", "16")
+    words = [
+        "stream", "announce", "--topic", "blobs", "--deployment", deployment["id"], "--since", "1h", "--format", "raw",
+        "--config", "data_type=float32", "--config", "label_type=int32", "--validation-rate", "0.2",
+    ]  # fmt: skip
+    assert "nothing was announced" in platform.done(*words, "--dry-run")
+    announced = platform.json(*words)
+    watched = platform.done("result", "watch", deployment["resultIds"][0], timeout_s=180)
+    assert "blobs: finished" in watched
+    result = platform.json("result", "show", deployment["resultIds"][0])
+    assert result["stream"]["ranges"] == announced["ranges"]
+    assert sum(map(int, result["splitSizes"].values())) == 300
+
+
 def test_an_inference_answers_a_file(platform: Platform, trained: int, blobs: Path) -> None:
     created = platform.json("infer", str(trained), "-i", "blobs-in", "-o", "blobs-out", "--name", "blobs-live")
     assert created["state"] == "INFERENCE_STATE_RUNNING"
