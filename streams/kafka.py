@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import (
@@ -355,15 +356,20 @@ def as_headrace_error(error: KafkaError, settings: KafkaSettings, **facts: Any) 
 def headers_of(message: Message) -> Headers:
     """The record's headers, in order; a name may be there twice. None at all where a name is no UTF-8.
 
-    Such a record is nobody's mistake in Python or Java, but it can be written. confluent-kafka raises SystemError for
-    it, and keeps a list with a null pointer for the next call: that is taken away.
+    Such a record is nobody's mistake in Python or Java, but it can be written. confluent-kafka then both raises and
+    answers a list with a null pointer in it, which it keeps for the next call: that is taken away.
     """
     try:
-        return cast(Headers, message.headers() or [])
+        return cast(Headers, _call_headers(message) or [])
     except SystemError:
         log.warning("headers with a name that is no UTF-8 are ignored", extra={"offset": message.offset()})
         message.set_headers([])
         return []
+
+
+# Python checks that an answer and an exception do not come together; where `message.headers()` itself has become hot
+# it does not, and the null pointer ends the process.
+_call_headers = methodcaller("headers")
 
 
 def time_of(message: Message) -> Timestamp | None:

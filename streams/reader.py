@@ -321,7 +321,9 @@ class RangeReader:
 
     def _seek(self, place: Place, position: int) -> None:
         with kafka_errors(self._kafka, topic=place[0]):
-            self._open_consumer.seek(TopicPartition(*place, position))
+            # Not `seek`: a partition at whose position Kafka had nothing is stopped, and refuses it (_STATE).
+            self._open_consumer.incremental_unassign([TopicPartition(*place)])
+            self._open_consumer.incremental_assign([TopicPartition(*place, position)])
         self._advance(place, position)
 
     def _place_numbers(self, messages: list[Message]) -> Integers:

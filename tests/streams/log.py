@@ -17,12 +17,18 @@ STREAM_KEY = "headrace-stream"
 
 
 def write(
-    kafka: KafkaSettings, topic: str, values: Iterable[bytes], *, partition: int = 0, stream_key: str = ""
+    kafka: KafkaSettings,
+    topic: str,
+    values: Iterable[bytes],
+    *,
+    partition: int = 0,
+    stream_key: str = "",
+    in_batches_of: int = 10_000,
 ) -> None:
-    """Write the values to one partition and wait for them."""
+    """Write the values to one partition and wait for them. A batch is the least that a consumer fetches."""
     headers: Headers | None = [(STREAM_KEY, stream_key)] if stream_key else None
     # Half a second faster: an idempotent producer asks for an id first.
-    settings = {"enable.idempotence": False, "linger.ms": 0}
+    settings = {"enable.idempotence": False, "linger.ms": 0, "batch.num.messages": in_batches_of}
     with StreamProducer(kafka, topic, headers=headers, settings=settings) as producer:
         for value in values:
             producer.send(partition, None, value)

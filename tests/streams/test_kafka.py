@@ -51,11 +51,13 @@ def test_a_topic_that_is_made_anew_has_another_id(kafka: KafkaSettings, topic: T
 
 def test_a_header_whose_name_is_no_text_stops_nobody(kafka: KafkaSettings, topic: Topic) -> None:
     name = topic()
-    write_with_raw_header(kafka, name, b"a value", b"no \xff text")
-    write_with_raw_header(kafka, name, b"another", b"text")
-    bad, good = read(kafka, offset_range(name, 0, 2))
+    write_with_raw_header(kafka, name, b"a value", b"text")
+    write_with_raw_header(kafka, name, b"another", b"no \xff text")
+    good, bad = read(kafka, offset_range(name, 0, 2))
+    for _ in range(1000):  # also where Python has made the call a fast one
+        assert headers_of(good) == [("text", b"x")]
     assert [headers_of(bad) for _ in range(3)] == [[], [], []]
-    assert (bad.value(), headers_of(good)) == (b"a value", [("text", b"x")])
+    assert bad.value() == b"another"
 
 
 @pytest.mark.parametrize("ask", [partitions_of, log_ends, watermarks])

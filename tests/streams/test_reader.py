@@ -307,34 +307,37 @@ def test_what_lies_between_ranges_that_are_far_apart_is_not_read(kafka: KafkaSet
     assert read_offsets == [0, 1, 4, 5, 28, 29, 57, 58]
 
 
-def test_what_is_deleted_between_two_ranges_does_not_matter(kafka: KafkaSettings, topic: Topic) -> None:
-    """The reader is on its way through what lies between them."""
+@pytest.fixture
+def long_log(kafka: KafkaSettings, topic: Topic) -> str:
+    """3,000 records of 1 kB, each a batch of its own."""
     name = topic()
-    for number in range(60):
-        write(kafka, name, [b"%d" % number + b" " * 1_000])
-    ranges = [offset_range(name, 0, 3), offset_range(name, 50, 60)]
+    write(kafka, name, [b"x" * 1_000] * 3_000, in_batches_of=1)
+    return name
+
+
+def test_what_is_deleted_between_two_ranges_does_not_matter(kafka: KafkaSettings, long_log: str) -> None:
+    """The reader is on its way through what lies between them."""
+    ranges = [offset_range(long_log, 0, 3), offset_range(long_log, 2_900, 3_000)]
     with RangeReader(little_ahead(kafka), ranges, wait_s=20) as reader:
         batches = reader.batches()
         read_offsets = offsets(next(batches))
-        delete_before(kafka, name, 50)
+        delete_before(kafka, long_log, 2_900)
         read_offsets += [offset for batch in batches for offset in offsets(batch)]
-    assert read_offsets == [0, 1, 2, *range(50, 60)]
+    assert read_offsets == [0, 1, 2, *range(2_900, 3_000)]
 
 
-def test_what_is_deleted_while_it_is_read_is_told(kafka: KafkaSettings, topic: Topic) -> None:
-    name = topic()
-    for number in range(60):
-        write(kafka, name, [b"%d" % number + b" " * 1_000])
-    with RangeReader(little_ahead(kafka), [offset_range(name, 0, 60)], wait_s=20) as reader:
+def test_what_is_deleted_while_it_is_read_is_told(kafka: KafkaSettings, long_log: str) -> None:
+    read_offsets: list[int | None] = []
+    with RangeReader(little_ahead(kafka), [offset_range(long_log, 0, 3_000)], wait_s=20) as reader:
         batches = reader.batches()
-        read_offsets = offsets(next(batches))
-        delete_before(kafka, name, 55)
+        read_offsets += offsets(next(batches))
+        delete_before(kafka, long_log, 2_900)
         with pytest.raises(FailedPrecondition) as caught:
             read_offsets += [offset for batch in batches for offset in offsets(batch)]
     assert caught.value.reason_name == "DATA_EXPIRED"
-    assert caught.value.metadata["low"] == "55"
+    assert caught.value.metadata["low"] == "2900"
     assert read_offsets == [*range(len(read_offsets))]
-    assert len(read_offsets) <= int(caught.value.metadata["start"]) < 55
+    assert len(read_offsets) <= int(caught.value.metadata["start"]) < 2_900
 
 
 def test_partitions_without_records_end_by_themselves(kafka: KafkaSettings, topic: Topic) -> None:

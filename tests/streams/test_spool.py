@@ -15,7 +15,7 @@ from streams.reader import RangeReader
 from streams.split import split_rows
 from streams.spool import Progress, Spool, open_spool, spool_stream
 from streams.writer import StreamProducer
-from tests.streams.log import delete_before, little_ahead, write
+from tests.streams.log import delete_before, write
 
 Topic = Callable[..., str]
 ROWS = 300
@@ -256,14 +256,15 @@ def test_classes_that_lie_in_partitions_of_their_own_are_in_every_part_in_propor
     """As Kafka's default partitioner leaves them, because the key is the label."""
     classes, of_each = 5, 400
     name = topic(classes)
-    with StreamProducer(kafka, name, settings=FAST) as producer:
+    with StreamProducer(kafka, name, settings={**FAST, "batch.num.messages": 20}) as producer:
         for number in range(classes * of_each):
             label = number // of_each
             producer.send(label, bytes([label]), sample(number).tobytes())
         producer.flush()
     stream = announce(name, classes, of_each, record_count=classes * of_each)
+    by_turns = KafkaSettings(kafka.bootstrap_servers, {"max.partition.fetch.bytes": "2000"})
     splits, orders = [], []
-    for folder, client in (("first", kafka), ("second", little_ahead(kafka))):
+    for folder, client in (("first", kafka), ("second", by_turns)):
         spool = spool_stream(stream, client, tmp_path / folder)
         rows = split_rows(spool, validation_rate=0.2, test_rate=0.1, seed=3, split=SPLIT_SHUFFLED)
         places = np.stack([spool.read("partitions"), spool.read("offsets")], axis=1)
