@@ -139,11 +139,22 @@ def _how_far(card: Card) -> tuple[float, float, str]:
     if state == deployment_pb2.STATE_FINISHED:
         return 1, 1, f"version {card.result.version}"
     if state == deployment_pb2.STATE_READING and progress.records_total:
-        text = f"{output.count(progress.records_read)} of {output.count(progress.records_total)} records"
+        text = (
+            f"{output.count(progress.records_read)} of {output.count(progress.records_total)} records{_left(progress)}"
+        )
         return progress.records_read, progress.records_total, text
     if progress.epochs and state >= deployment_pb2.STATE_TRAINING:
         within = progress.step / progress.steps if progress.steps else 0.0
         done = max(progress.epoch, max(card.epochs, default=0))
         rate = f", {output.count(progress.rows_per_second)} rows/s" if progress.rows_per_second else ""
-        return min(done + within, progress.epochs), progress.epochs, f"epoch {done} of {progress.epochs}{rate}"
+        return (
+            min(done + within, progress.epochs),
+            progress.epochs,
+            f"epoch {done} of {progress.epochs}{rate}{_left(progress)}",
+        )
     return 0, 1, output.state_name(state)
+
+
+def _left(progress: result_pb2.Progress) -> str:
+    left = output.duration(progress.time_left)
+    return f", {left} left" if left else ""

@@ -91,6 +91,11 @@ class FitProgress:
     steps: int
     rows_per_second: float
 
+    def left_s(self, batch_size: int) -> float | None:
+        """How long the steps that are left take at this rate, validations not counted."""
+        steps = (self.epochs - self.epoch + 1) * self.steps - self.step
+        return steps * batch_size / self.rows_per_second if self.rows_per_second > 0 else None
+
 
 @dataclass(frozen=True)
 class FitEpoch:

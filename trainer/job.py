@@ -156,6 +156,7 @@ class Job:
             records_total=reading.total,
             rows_per_second=reading.records_per_s,
         )
+        _set_time_left(progress, reading.left_s)
         self._reporter.progress(progress, always=reading.read >= reading.total)
 
     def _check(self, model: BuiltModel, data: Data, wish: Wish) -> None:
@@ -181,7 +182,7 @@ class Job:
                     done = event.number
                     fail_at("after_epoch")
                 else:
-                    self._tell_training(event)
+                    self._tell_training(event, wish.settings.batch_size)
         # Progress comes once a second: without this a watcher would see the last epochs' for ever.
         whole = Progress(phase=deployment_pb2.STATE_TRAINING, epoch=done, epochs=done)
         self._reporter.progress(whole, always=True)
@@ -220,7 +221,7 @@ class Job:
         for split, values in epoch.metrics.splits.items():
             self._outcome.metrics.splits[split].CopyFrom(values)
 
-    def _tell_training(self, event: FitProgress) -> None:
+    def _tell_training(self, event: FitProgress, batch_size: int) -> None:
         progress = Progress(
             phase=deployment_pb2.STATE_TRAINING,
             epoch=event.epoch - 1,
@@ -229,6 +230,7 @@ class Job:
             steps=event.steps,
             rows_per_second=event.rows_per_second,
         )
+        _set_time_left(progress, event.left_s(batch_size))
         self._reporter.progress(progress)
 
     def _evaluate(self, session: WorkerSession, data: Data, wish: Wish, training_s: float) -> None:
@@ -358,6 +360,11 @@ def _split_metrics(metrics: dict[str, dict[str, float]]) -> SplitMetrics:
             name_limit=MAX_METRIC_NAME,
         )
     return SplitMetrics(splits={split: Metrics(values=values) for split, values in metrics.items()})
+
+
+def _set_time_left(progress: Progress, left_s: float | None) -> None:
+    if left_s is not None:
+        progress.time_left.FromNanoseconds(round(left_s * 1e9))
 
 
 def _confusion_matrix(evaluation: Evaluation) -> ConfusionMatrix | None:

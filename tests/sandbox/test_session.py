@@ -264,6 +264,8 @@ def test_progress_says_how_far_a_training_is(living: WorkerSession, job: FitJob)
     assert 2 <= len(steps) <= 5  # at once, and then every half second
     assert all((event.epoch, event.epochs, event.steps) == (1, 1, 50) for event in steps)
     assert 1 < steps[-1].rows_per_second < 34
+    left_s = steps[-1].left_s(batch_size=1)
+    assert left_s == pytest.approx((50 - steps[-1].step) / steps[-1].rows_per_second)
 
 
 @pytest.mark.parametrize(("value", "epoch", "step"), [("nan", "1", "1"), ("inf", "1", "1"), ("-inf", "1", "1")])

@@ -1,7 +1,7 @@
 // One row per model of a training: where it is, and how it does.
 import type { Deployment, Inference, Progress } from "../api/types";
 import { Link } from "../router";
-import { count, metric, rate } from "../state/format";
+import { count, duration, metric, rate, secondsOf } from "../state/format";
 import { hasEnded, wordOf } from "../state/states";
 import { type Run, valueOf } from "../state/training";
 import { Bar, Failure, Panel, StatePill } from "./Bits";
@@ -78,7 +78,7 @@ const WAITS: Record<string, string> = {
 
 function measure(progress: Progress, run: Run): { part: number | null; text: string } {
   const speed = Number(progress.rowsPerSecond);
-  const perSecond = speed > 0 ? ` · ${rate(speed)}/s` : "";
+  const perSecond = (speed > 0 ? ` · ${rate(speed)}/s` : "") + left(progress);
   if (progress.phase === "STATE_READING") {
     const [read, total] = [Number(progress.recordsRead), Number(progress.recordsTotal)];
     if (total && read >= total) return { part: 1, text: `all ${count(total)} records read; the worker gets ready` };
@@ -93,6 +93,10 @@ function measure(progress: Progress, run: Run): { part: number | null; text: str
     return { part, text: `epoch ${count(done)} of ${count(progress.epochs)}${perSecond}` };
   }
   return { part: null, text: "" };
+}
+
+function left(progress: Progress): string {
+  return progress.timeLeft ? ` · ${duration(secondsOf(progress.timeLeft))} left` : "";
 }
 
 function epochsDone(run: Run): string {
