@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from benchmarks.report import Ratio, paired
 from headrace.v1.stream_pb2 import DATA_FORMAT_AVRO, DATA_FORMAT_JSON, DATA_FORMAT_PROTOBUF, DATA_FORMAT_RAW
 from streams.codecs import Array, Codec, codec_of
-from streams.codecs.protobuf_schema import pool_of, schema_of
+from streams.codecs.protobuf.schema import pool_of, schema_of
 
 ROWS = 20_000
 # As many as a reader hands over at once.

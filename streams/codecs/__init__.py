@@ -146,11 +146,11 @@ def codec_of(
 def _parts_codec(data_format: int) -> Any:
     """The module of the format. Loaded when it is used: a producer of RAW needs none of them."""
     if data_format == DATA_FORMAT_AVRO:
-        from streams.codecs import avro as format_
+        from streams.codecs.avro import codec as format_
     elif data_format == DATA_FORMAT_JSON:
-        from streams.codecs import json as format_  # type: ignore[no-redef]
+        from streams.codecs.json import codec as format_  # type: ignore[no-redef]
     elif data_format == DATA_FORMAT_PROTOBUF:
-        from streams.codecs import protobuf as format_  # type: ignore[no-redef]
+        from streams.codecs.protobuf import codec as format_  # type: ignore[no-redef]
     else:
         raise InvalidArgument(
             error_pb2.REASON_INVALID_FORMAT,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from streams.codecs import Array, Spec
-from streams.codecs.json_record import MAX_RECORD_BYTES, may_become
-from streams.codecs.json_text import loads
+from streams.codecs.json.record import MAX_RECORD_BYTES, may_become
+from streams.codecs.json.text import loads
 from streams.codecs.layout import Layout
 from streams.codecs.records import Records, sizes_of
 

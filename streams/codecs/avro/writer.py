@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from streams.codecs import Array
-from streams.codecs.avro_schema import Leaf
+from streams.codecs.avro.schema import Leaf
 from streams.codecs.records import flat
 
 VARINT_BYTES = 10

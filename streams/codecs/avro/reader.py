@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from streams.codecs import Array, BadRecord, Decoded
-from streams.codecs.avro_fixed import FixedForm
-from streams.codecs.avro_schema import Leaf
-from streams.codecs.avro_steps import in_steps
+from streams.codecs.avro.fixed import FixedForm
+from streams.codecs.avro.schema import Leaf
+from streams.codecs.avro.steps import in_steps
 from streams.codecs.layout import Layout
 from streams.codecs.records import Records, sizes_of
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from streams.codecs import Array
-from streams.codecs.avro_blocks import BrokenBlocks, Walk
-from streams.codecs.avro_cursor import Cursor
-from streams.codecs.avro_fixed import everywhere, opened, together, wire_shape, wire_type
-from streams.codecs.avro_schema import Leaf
+from streams.codecs.avro.blocks import BrokenBlocks, Walk
+from streams.codecs.avro.cursor import Cursor
+from streams.codecs.avro.fixed import everywhere, opened, together, wire_shape, wire_type
+from streams.codecs.avro.schema import Leaf
 from streams.codecs.layout import Layout
 from streams.codecs.records import Records
 

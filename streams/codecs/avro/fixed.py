@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from streams.codecs import Array, Spec
-from streams.codecs.avro_schema import Leaf
-from streams.codecs.avro_writer import zigzag_bytes
+from streams.codecs.avro.schema import Leaf
+from streams.codecs.avro.writer import zigzag_bytes
 from streams.codecs.layout import Layout
 from streams.codecs.records import Records, all_of_size, flat
 

@@ -10,13 +10,13 @@ import numpy as np
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, BadRecord, Decoded, Rows, Spec
-from streams.codecs import avro_writer as writer
-from streams.codecs.avro import WHAT, AvroPart, configured
-from streams.codecs.avro_reader import AvroReader
-from streams.codecs.avro_schema import Leaf, SchemaError, parse
+from streams.codecs.avro import writer
+from streams.codecs.avro.part import WHAT, AvroPart, configured
+from streams.codecs.avro.reader import AvroReader
+from streams.codecs.avro.registry import Registered, Registry, UnknownSchema, checked_url
+from streams.codecs.avro.schema import Leaf, SchemaError, parse
 from streams.codecs.layout import Column, Layout, shapes_config, wrong_config
 from streams.codecs.records import Records, sizes_of
-from streams.codecs.registry import Registered, Registry, UnknownSchema, checked_url
 
 HEADER_BYTES = 5
 MAX_ID = 2**32 - 1

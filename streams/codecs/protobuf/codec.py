@@ -27,7 +27,7 @@ from streams.codecs.layout import (
     wrong_config,
 )
 from streams.codecs.parts import PartsCodec
-from streams.codecs.protobuf_schema import Leaf, Schema, SchemaError, pool_of, schema_of
+from streams.codecs.protobuf.schema import Leaf, Schema, SchemaError, pool_of, schema_of
 from streams.codecs.records import Records, flat
 
 WHAT = {"data": "value", "label": "key (the label)"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from streams.codecs import Array
-from streams.codecs.avro_cursor import VARINT_BYTES
+from streams.codecs.avro.cursor import VARINT_BYTES
 
 WIDTHS = {"boolean": 1, "float": 4, "double": 8}
 

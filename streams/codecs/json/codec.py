@@ -13,9 +13,9 @@ import numpy as np
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import BadRecord, Decoded, Rows, Spec
-from streams.codecs.json_batch import Unlike, columns_of
-from streams.codecs.json_record import BadJson, flat_names, parse, row_of, values_of
-from streams.codecs.json_text import dumps
+from streams.codecs.json.batch import Unlike, columns_of
+from streams.codecs.json.record import BadJson, flat_names, parse, row_of, values_of
+from streams.codecs.json.text import dumps
 from streams.codecs.layout import Column, Layout, checked, object_of, parse_shape, wrong_config
 from streams.codecs.parts import PartsCodec
 from streams.codecs.records import Records
