@@ -41,7 +41,10 @@ READ_BYTES = 256 * 1024
 # A shim that has not ended so long after the grace does not do its work (SIGSTOP): it is killed with its tree.
 OVERDUE_S = 2.0
 # Of the control plane's own settings only these concern workloads as well.
-PASSED_ON = ("HEADRACE_LOG_FORMAT", "HEADRACE_LOG_LEVEL", "HEADRACE_FAIL", "HEADRACE_FAIL_FOLDER")
+PASSED_ON = (
+    *("HEADRACE_LOG_FORMAT", "HEADRACE_LOG_LEVEL", "HEADRACE_FAIL", "HEADRACE_FAIL_FOLDER"),
+    "HEADRACE_SPARE_WORKER",
+)
 
 Command = Callable[[Workload], Sequence[str]]
 

@@ -14,7 +14,7 @@ from headrace.process import stop_on_signals
 from headrace.v1 import inference_pb2, stream_pb2
 from inferencer.answers import encode_answers
 from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce
-from inferencer.loop import Loop, Route, Target
+from inferencer.loop import Loop, Model, Route, Target
 from inferencer.predictor import Answers, Columns
 from inferencer.status import Status
 from streams.codecs import Field, codec_for
@@ -38,6 +38,16 @@ class Adder:
         return encode_answers({"sum": rows.sum(axis=1)})
 
 
+class Fixed:
+    """One model for ever."""
+
+    def __init__(self, model: Model) -> None:
+        self.current, self.has_successor = model, False
+
+    def switch(self) -> Model:
+        return self.current
+
+
 def run_replica(
     kafka: KafkaSettings,
     source: str,
@@ -48,6 +58,7 @@ def run_replica(
     on_error: int = inference_pb2.ERROR_POLICY_DEAD_LETTER,
     max_rows: int = 16,
     at_least_once: bool = False,
+    status: Status | None = None,
 ) -> None:
     """Answers `source` on `target` until `stop` is set."""
     group_id = f"group-{source}"
@@ -64,12 +75,12 @@ def run_replica(
     )
     with delivery:
         loop = Loop(
-            route=Route(source, Target(target, 4), Target(source + ".dead-letters", 1), b"adder/1", on_error, max_rows),
+            route=Route(source, Target(target, 4), Target(source + ".dead-letters", 1), on_error, max_rows),
             reader=reader,
             codec=codec_for(stream_pb2.DATA_FORMAT_RAW, INPUT_CONFIG),
-            predictor=Adder(),
+            models=Fixed(Model(b"adder/1", 1, 1, Adder())),
             delivery=delivery,
-            status=Status(slot, 1),
+            status=status or Status(slot),
         )
         with reader:
             loop.run(stop)

@@ -8,6 +8,7 @@ import orjson
 from headrace.v1 import model_pb2
 from headrace.v1.result_pb2 import Result
 from inferencer.predictor import Predictor, Recipe
+from inferencer.workers import Workers
 from sandbox.session import WorkerSession
 from streams.codecs import Field, Spec
 from tests.frameworks.models import torch_model
@@ -25,7 +26,10 @@ def test_a_model_with_several_inputs_answers_records_of_several_fields(tmp_path:
         trained.build("", CODE)
         [saved] = trained.save(tmp_path)
     result = Result(framework=model_pb2.FRAMEWORK_PYTORCH, code=CODE)
-    with Predictor(Recipe(result, saved.path, tmp_path / "worker", 0, on_output=print)) as predictor:
+    with (
+        Workers(tmp_path / "workers", spare=False, on_output=print) as workers,
+        Predictor(Recipe(result, saved.path), workers) as predictor,
+    ):
         predictor.ask({"": np.array([[1, 2, 3], [4, 5, 6]], np.float32)}, FIELDS)
         answers = predictor.answer(lambda: None)
     values = [orjson.loads(answer)["values"] for answer in answers if isinstance(answer, bytes)]
