@@ -1,6 +1,6 @@
 """The two guarantees: answers and offsets as one transaction, or answers first and offsets after them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from headrace.errors import Aborted, FailedPrecondition, HeadraceError, Unavailable
@@ -64,6 +64,7 @@ class ExactlyOnce:
     def __init__(self, kafka: KafkaSettings, transactional_id: str, input_topic: str) -> None:
         self._writer = TransactionalWriter(kafka, transactional_id)
         self._input_topic = input_topic
+        self._topics: set[str] = set()  # written to since the last commit
 
     def __enter__(self) -> "ExactlyOnce":
         self._writer.__enter__()
@@ -74,11 +75,12 @@ class ExactlyOnce:
 
     def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
         """See Delivery."""
+        self._topics.add(topic)
         try:
             self._open()
             self._writer.produce(topic, key, value, headers, partition)
         except UNSETTLED as error:
-            raise failure_of(error) from error
+            raise failure_of(error, self._topics) from error
 
     def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
         """See Delivery."""
@@ -87,7 +89,8 @@ class ExactlyOnce:
             self._writer.send_offsets(self._input_topic, positions, metadata)
             self._writer.commit()
         except UNSETTLED as error:
-            raise failure_of(error) from error
+            raise failure_of(error, self._topics) from error
+        self._topics.clear()
 
     def recover(self) -> None:
         """See Delivery."""
@@ -103,7 +106,7 @@ class ExactlyOnce:
         try:
             self._writer.begin()
         except Unavailable as error:
-            raise failure_of(error) from error
+            raise failure_of(error, self._topics) from error
 
 
 class AtLeastOnce:
@@ -112,6 +115,7 @@ class AtLeastOnce:
     def __init__(self, kafka: KafkaSettings, reader: GroupReader) -> None:
         self._producer = BatchProducer(kafka)
         self._reader = reader
+        self._topics: set[str] = set()  # written to since the last commit
 
     def __enter__(self) -> "AtLeastOnce":
         self._producer.__enter__()
@@ -122,10 +126,11 @@ class AtLeastOnce:
 
     def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
         """See Delivery."""
+        self._topics.add(topic)
         try:
             self._producer.produce(topic, key, value, headers, partition)
         except Unavailable as error:
-            raise failure_of(error) from error
+            raise failure_of(error, self._topics) from error
 
     def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
         """See Delivery."""
@@ -135,7 +140,8 @@ class AtLeastOnce:
         except (Unavailable, Aborted) as error:
             if is_fenced(error):
                 raise
-            raise failure_of(error) from error
+            raise failure_of(error, self._topics) from error
+        self._topics.clear()
 
     def recover(self) -> None:
         """Nothing to undo: what was produced stays, and is produced again."""
@@ -146,12 +152,16 @@ def is_fenced(error: HeadraceError) -> bool:
     return error.reason == error_pb2.REASON_FENCED
 
 
-def failure_of(error: HeadraceError) -> Exception:
-    """What a failed call means: OutcomeLostError, after which everything is repeated, or that Kafka refuses it."""
+def failure_of(error: HeadraceError, topics: Collection[str]) -> Exception:
+    """What a failed call means: OutcomeLostError, after which everything is repeated, or that Kafka refuses it.
+
+    topics: that were written to; Kafka does not always tell which one it refuses.
+    """
     reason = _reason(error)
     if reason in REFUSED:
         facts: Mapping[str, Any] = error.metadata
-        return FailedPrecondition(reason, error.message, **facts)
+        names = ", ".join(sorted(topics))
+        return FailedPrecondition(reason, f"cannot write to {names}: {error.message}", **{**facts, "topics": names})
     return OutcomeLostError(error)
 
 

@@ -82,6 +82,13 @@ class Workers:
         if before is not None:
             self.end(before[1])
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether one waits that has imported its framework."""
+        with self._lock:
+            spare = self._spare
+        return spare is not None and spare[1].alive and spare[1].answer_ready(0.0)
+
     def end(self, session: WorkerSession) -> None:
         """The worker, all that it started, and its home."""
         with self._lock:

@@ -15,6 +15,8 @@ import pytest
 from cli.broker import Broker
 from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.v1 import inference_pb2
+from inferencer.loop import is_permanent
+from inferencer.status import Status
 from streams.follow import TopicFollower
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
@@ -89,7 +91,7 @@ def expect_each_once(answers: list[Message], count: int) -> None:
 
 @contextmanager
 def replica_thread(
-    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int
+    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int | Status
 ) -> Iterator[list[HeadraceError]]:
     """A replica on a thread; gives what ended it."""
     stop, errors = threading.Event(), list[HeadraceError]()
@@ -230,6 +232,32 @@ def test_the_policy_skip_counts_and_goes_on_and_stop_stops(kafka: KafkaSettings,
     with skipping, TopicFollower(kafka, target, {}) as follower:
         eventually(lambda: bool(follower.read(0.2)), timeout_s=30)
     assert not read_all(kafka, source + ".dead-letters")
+
+
+@pytest.mark.parametrize("at_least_once", [False, True])
+def test_an_output_that_kafka_refuses_ends_the_replica_and_nothing_counts_as_answered(
+    kafka: KafkaSettings, topics: Topics, at_least_once: bool
+) -> None:
+    source, _ = topics
+    with BatchProducer(kafka) as producer:
+        producer.produce(source, b"k", question(0, 1), None, 0)
+        producer.flush()
+    status = Status(0)
+    refusing = replica_thread(kafka, (source, "__consumer_offsets"), at_least_once=at_least_once, status=status)
+    with refusing as errors:
+        eventually(lambda: bool(errors), timeout_s=20)
+    assert is_permanent(errors[0])
+    assert errors[0].reason_name in ("KAFKA_FORBIDDEN", "INVALID_FIELD")
+    assert errors[0].metadata["topics"] == "__consumer_offsets"
+    assert status.snapshot().answered_count == 0
+
+
+def test_answers_are_counted(kafka: KafkaSettings, topics: Topics) -> None:
+    send(kafka, topics[0], 0, 5)
+    status = Status(0)
+    with replica_thread(kafka, topics, status=status):
+        eventually(lambda: status.snapshot().answered_count == 5 * PARTITIONS, timeout_s=20)
+    assert status.snapshot().dead_letter_count == 0
 
 
 def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(own_broker: Callable[[], Broker]) -> None:
