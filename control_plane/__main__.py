@@ -115,7 +115,7 @@ async def _servicers(
             deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server,
             DeploymentManager(
                 Deployments(store, watchers, check, artifacts, cluster, queue),
-                Inferences(store, watchers, kafka, cluster),
+                Inferences(store, watchers, kafka, cluster, settings.control_topic),
                 Logs(store, cluster),
             ),
             "headrace.v1.DeploymentManager",

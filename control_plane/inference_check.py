@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -81,6 +82,48 @@ def find_result(inference: Inference) -> result_pb2.Result:
     return result
 
 
+def refuse_other_rows(inference: Inference, served_id: int, result: result_pb2.Result) -> None:
+    """A query: raises FailedPrecondition (SCHEMA_MISMATCH) for a result that was trained on rows of another size than
+    the ones that are answered now.
+
+    Only where all sizes are known, and the model takes no inputs of any size; the replicas try it out in any case.
+    """
+    answered = _row_size(inference.input_format, dict(inference.input_config))
+    if answered is None or _row_size_of(results.get(served_id, full=False)) != answered:
+        return
+    trained = _row_size_of(result)
+    if trained in (None, answered) or _takes_any_size(result):
+        return
+    raise FailedPrecondition(
+        error_pb2.REASON_SCHEMA_MISMATCH,
+        f"the result {result.id} was trained on rows of {trained} numbers, and the records of"
+        f" {inference.input_topic} have {answered}; serve a result of such rows, or create another inference",
+        result=result.id,
+        trained=trained,
+        answered=answered,
+    )
+
+
+def _row_size_of(result: result_pb2.Result) -> int | None:
+    return _row_size(result.stream.input_format, dict(result.stream.input_config))
+
+
+def _row_size(input_format: int, config: dict[str, str]) -> int | None:
+    """How many numbers a row has; None where that is not known."""
+    try:
+        spec = codec_for(input_format, config).sample_spec
+    except InvalidArgument:
+        return None
+    return math.prod(spec.shape) if spec.is_known else None
+
+
+def _takes_any_size(result: result_pb2.Result) -> bool:
+    """Whether the model declares an input with a free length. The code of the registry may be another by now."""
+    model = models.get(result.model_id)
+    is_same = model.code_sha256 == result.code_sha256
+    return is_same and any(-1 in declared.shape[1:] for declared in model.signature.inputs)
+
+
 def complete(inference: Inference, result: result_pb2.Result) -> None:
     """Fill in what the result knows and every default. Raises InvalidArgument when records cannot be decoded so."""
     inference.result_id = result.id
@@ -119,6 +162,18 @@ def _bad_topics(inference: Inference) -> Iterable[FieldViolation]:
     ):
         rule = "must be another topic than that of the questions and that of their dead letters"
         yield FieldViolation("inference.output_topic", rule)
+
+
+def reserved_topics(inference: Inference, control_topic: str) -> Iterable[FieldViolation]:
+    """Topics that are Kafka's own or the platform's: questions and answers there would do harm."""
+    for name in ("input_topic", "output_topic"):
+        topic = getattr(inference, name)
+        if topic.startswith("__"):
+            rule = f"must not be a topic of Kafka's own (their names begin with two underscores), not {topic[:80]!r}"
+            yield FieldViolation(f"inference.{name}", rule)
+        elif topic in (control_topic, control_topic + DEAD_LETTERS):
+            rule = f"must not be the topic of the control messages or that of their dead letters, not {topic[:80]!r}"
+            yield FieldViolation(f"inference.{name}", rule)
 
 
 def _bad_choices(inference: Inference) -> Iterable[FieldViolation]:

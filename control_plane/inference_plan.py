@@ -31,10 +31,10 @@ HUNG_US = 60 * SECOND_US
 # A silence that is longer was never seen while it grew: the clock was set, or the machine slept.
 UNREAL_US = 300 * SECOND_US
 
-# What a running replica need not know of.
+# What a running replica need not know of, and the model, which it follows by itself.
 _NOT_SPEC = (
     "id", "name", "replicas", "create_time", "update_time", "state", "error", "replica_states", "etag", "model_name",
-    "model_version",
+    "model_version", "result_id", "model_id", "alias", "answering_result_id",
 )  # fmt: skip
 
 Slots = Mapping[int, Observed]

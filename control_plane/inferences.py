@@ -35,8 +35,11 @@ DELETE_WAIT_S = 14.0
 class Inferences:
     """Stores wishes; the reconciler fulfils them."""
 
-    def __init__(self, store: Store, watchers: Watchers, kafka: KafkaSettings, cluster: AsyncCluster) -> None:
+    def __init__(
+        self, store: Store, watchers: Watchers, kafka: KafkaSettings, cluster: AsyncCluster, control_topic: str
+    ) -> None:
         self._store, self._watchers, self._kafka, self._cluster = store, watchers, kafka, cluster
+        self._control_topic = control_topic
 
     async def create(self, request: deployment_manager_pb2.CreateInferenceRequest) -> Inference:
         """Check everything, create missing topics, then store the wish.
@@ -48,13 +51,14 @@ class Inferences:
             return before
         wish = _wish(request.inference)
         inference_check.refuse_later_features(wish)
-        refuse([*inference_check.bad_source(wish), *inference_check.bad_fields(wish)])
+        reserved = inference_check.reserved_topics(wish, self._control_topic)
+        refuse([*inference_check.bad_source(wish), *inference_check.bad_fields(wish), *reserved])
         wish = await self._store.read(lambda: _resolved(wish))
         if request.validate_only:
             return wish
         offsets = await asyncio.to_thread(_prepare_topics, self._kafka, wish)
         wish.start_offsets.update(offsets)
-        return await create_once(self._store, request, lambda: inferences.create(wish), Inference)
+        return await create_once(self._store, request, lambda: _stored(wish), Inference)
 
     async def get(self, id: int) -> Inference:
         return await self._store.read(lambda: inferences.get(id))
@@ -72,18 +76,22 @@ class Inferences:
         return deployment_manager_pb2.ListInferencesResponse(inferences=items, next_page_token=token)
 
     async def update(self, request: deployment_manager_pb2.UpdateInferenceRequest) -> Inference:
-        """Change what may change while data flow; the reconciler replaces replicas one by one where it has to."""
+        """Change what may change while data flow.
+
+        Replicas follow another model by themselves; the reconciler replaces them one by one where they cannot.
+        """
         change = Inference()
         change.CopyFrom(request.inference)
         change.ClearField("etag")
 
         def update() -> Inference:
             wish = inferences.get(change.id)
+            served_id = wish.result_id
             changed = set(apply_update(wish, change, request.update_mask))
             wish.on_error = wish.on_error or inference_pb2.ERROR_POLICY_DEAD_LETTER
             refuse([*_fixed(changed), *inference_check.bad_fields(wish), *_bad_change(wish)])
             inference_check.refuse_later_features(wish)
-            _choose_source(wish, changed)
+            _choose_source(wish, changed, served_id)
             return inferences.update(wish, request.inference.etag)
 
         return await self._store.write(update)
@@ -136,7 +144,7 @@ def _wish(inference: Inference) -> Inference:
     wish.CopyFrom(inference)
     for name in (
         *("id", "create_time", "update_time", "state", "error", "replica_states", "etag"),
-        *("model_name", "model_version", "start_offsets"),
+        *("model_name", "model_version", "start_offsets", "answering_result_id"),
     ):
         wish.ClearField(name)
     return wish
@@ -152,8 +160,18 @@ def _resolved(wish: Inference) -> Inference:
     return wish
 
 
-def _choose_source(wish: Inference, changed: set[str]) -> None:
-    """A query: an alias that was given anew is resolved, a result that was given instead of one replaces it."""
+def _stored(wish: Inference) -> Inference:
+    """A query: stored, with what the alias points to now."""
+    if wish.alias:
+        wish.result_id = inference_check.find_result(wish).id
+    return inferences.create(wish)
+
+
+def _choose_source(wish: Inference, changed: set[str], served_id: int) -> None:
+    """A query: an alias that was given anew is resolved, a result that was given instead of one replaces it.
+
+    served_id: the result that is served until then.
+    """
     if not changed & {"result_id", "model_id", "alias"}:
         return
     if changed & {"model_id", "alias"} and "result_id" not in changed:
@@ -162,7 +180,9 @@ def _choose_source(wish: Inference, changed: set[str]) -> None:
         wish.ClearField("model_id")
         wish.ClearField("alias")
     refuse([*inference_check.bad_source(wish)])
-    wish.result_id = inference_check.find_result(wish).id
+    found = inference_check.find_result(wish)
+    inference_check.refuse_other_rows(wish, served_id, found)
+    wish.result_id = found.id
 
 
 def _bad_change(wish: Inference) -> list[FieldViolation]:

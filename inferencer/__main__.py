@@ -17,11 +17,13 @@ from headrace.v1 import inference_pb2
 from headrace.v1.inference_pb2 import Inference
 from inferencer.answers import DEAD_LETTER_SUFFIX
 from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce, is_fenced
+from inferencer.loading import ModelLoader
 from inferencer.loop import DEFAULT_MAX_ROWS, DEFAULT_MAX_WAIT_S, Loop, Route, Target, is_permanent
-from inferencer.predictor import Predictor, Recipe
-from inferencer.served import Served, fetch_served
+from inferencer.models import Following
+from inferencer.served import fetch_inference
 from inferencer.settings import Settings
 from inferencer.status import Reporter, Status
+from inferencer.workers import Workers
 from streams.codecs import codec_for
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, partitions_of
@@ -41,65 +43,69 @@ def main() -> int:
 
 
 def replica(settings: Settings, stop: threading.Event) -> int:
-    """The life of a replica: fetch what to serve, load it, answer."""
+    """The life of a replica: learn what is wished for, load it, answer, follow the wish."""
+    fenced = threading.Event()
+
+    def end_as_fenced() -> None:
+        fenced.set()
+        stop.set()
+
     with ExitStack() as stack:
         channel = stack.enter_context(connect(settings.address))
-        served = fetch_served(channel, settings.inference_id, settings.work_dir / "weights", stop)
-        status = Status(settings.slot, served.result.version)
-        fenced = threading.Event()
-
-        def end_as_fenced() -> None:
-            fenced.set()
-            stop.set()
-
-        stack.enter_context(
-            Reporter(
-                channel,
-                status,
-                inference_id=settings.inference_id,
-                attempt=settings.attempt,
-                on_fenced=end_as_fenced,
-            )
+        inference = fetch_inference(channel, settings.inference_id, stop)
+        workers = stack.enter_context(_workers(settings))
+        status = Status(settings.slot)
+        models = Following(ModelLoader(channel, inference, settings.work_dir / "weights", workers), status)
+        reporter = Reporter(
+            channel,
+            status,
+            inference_id=settings.inference_id,
+            attempt=settings.attempt,
+            on_fenced=end_as_fenced,
+            on_wish=models.wish,
         )
+        stack.enter_context(reporter)
         stack.enter_context(metrics_endpoint(settings.metrics_listen, ready=lambda: status.is_running))
         try:
-            answer(settings, served, status, stop)
+            with models.start(inference, stop):
+                answer(settings, inference, models, status, stop)
         except HeadraceError as error:
+            if stop.is_set() and isinstance(error, Cancelled):
+                raise
             return _exit_code(error, status)
         status.stopped()
         return EXIT_FENCED if fenced.is_set() else EXIT_OK
 
 
-def answer(settings: Settings, served: Served, status: Status, stop: threading.Event) -> None:
-    """Loads the model, joins the group, and answers until stopped."""
-    inference = served.inference
-    kafka = KafkaSettings(settings.kafka)
-    group_id = f"headrace-inf-{inference.id}"
-    recipe = Recipe(
-        served.result,
-        served.weights,
+def _workers(settings: Settings) -> Workers:
+    return Workers(
         settings.work_dir / f"worker-{settings.slot}",
-        settings.worker_memory_bytes,
+        memory_bytes=settings.worker_memory_bytes,
+        spare=settings.spare_worker,
         on_output=lambda text: print(text, end="", file=sys.stderr, flush=True),
     )
-    with ExitStack() as stack:
-        predictor = stack.enter_context(Predictor(recipe))
-        reader = GroupReader(
-            kafka,
-            group_id=group_id,
-            topic=inference.input_topic,
-            slot=str(settings.slot),
-            start_offsets=dict(inference.start_offsets),
-            on_revoke=lambda partitions: loop.before_revoke(partitions),
-            on_lost=lambda partitions: loop.after_loss(partitions),
-        )
-        # Opening the writer first fences what an earlier process of this slot left open, before the group is joined.
-        delivery = stack.enter_context(_delivery(kafka, f"{group_id}-{settings.slot}", inference, reader))
+
+
+def answer(settings: Settings, inference: Inference, models: Following, status: Status, stop: threading.Event) -> None:
+    """Joins the group, and answers until stopped."""
+    kafka = KafkaSettings(settings.kafka)
+    group_id = f"headrace-inf-{inference.id}"
+    reader = GroupReader(
+        kafka,
+        group_id=group_id,
+        topic=inference.input_topic,
+        slot=str(settings.slot),
+        start_offsets=dict(inference.start_offsets),
+        on_revoke=lambda partitions: loop.before_revoke(partitions),
+        on_lost=lambda partitions: loop.after_loss(partitions),
+    )
+    # Opening the writer first fences what an earlier process of this slot left open, before the group is joined.
+    with _delivery(kafka, f"{group_id}-{settings.slot}", inference, reader) as delivery:
         loop = Loop(
-            route=_route(kafka, inference, served.label),
+            route=_route(kafka, inference),
             reader=reader,
             codec=codec_for(inference.input_format, dict(inference.input_config)),
-            predictor=predictor,
+            models=models,
             delivery=delivery,
             status=status,
         )
@@ -115,13 +121,12 @@ def _delivery(kafka: KafkaSettings, transactional_id: str, inference: Inference,
     return ExactlyOnce(kafka, transactional_id, inference.input_topic)
 
 
-def _route(kafka: KafkaSettings, inference: Inference, label: str) -> Route:
+def _route(kafka: KafkaSettings, inference: Inference) -> Route:
     wait: timedelta | None = inference.batch.max_wait.ToTimedelta() if inference.batch.HasField("max_wait") else None
     return Route(
         input_topic=inference.input_topic,
         output=_target(kafka, inference.output_topic),
         dead_letters=_target(kafka, inference.input_topic + DEAD_LETTER_SUFFIX),
-        model=label.encode(),
         on_error=inference.on_error or inference_pb2.ERROR_POLICY_DEAD_LETTER,
         max_rows=inference.batch.max_rows or DEFAULT_MAX_ROWS,
         max_wait_s=wait.total_seconds() if wait is not None else DEFAULT_MAX_WAIT_S,

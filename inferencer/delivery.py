@@ -1,9 +1,9 @@
 """The two guarantees: answers and offsets as one transaction, or answers first and offsets after them."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
-from headrace.errors import Aborted, HeadraceError, Unavailable
+from headrace.errors import Aborted, FailedPrecondition, HeadraceError, Unavailable
 from headrace.v1 import error_pb2
 from streams.group import GroupMetadata, GroupReader
 from streams.kafka import KafkaSettings
@@ -20,19 +20,32 @@ Headers = list[tuple[str, str | bytes | None]]
 UNSETTLED = (TransactionAbortable, TransactionFatal, TransactionUnknown)
 
 
+# Kafka would say the same to every repetition: somebody has to change something.
+REFUSED = frozenset(
+    {error_pb2.REASON_KAFKA_FORBIDDEN, error_pb2.REASON_UNKNOWN_TOPIC, error_pb2.REASON_INVALID_FIELD},
+)
+
+
 class OutcomeLostError(Exception):
     """What was produced since the last commit may not count: `recover`, rewind the reader, read again."""
+
+    def __init__(self, cause: HeadraceError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 class Delivery(Protocol):
     """How answers and offsets reach Kafka. A context manager."""
 
     def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
-        """Adds a record to what the next commit covers. Raises OutcomeLostError; InvalidArgument if it is too large."""
+        """Adds a record to what the next commit covers. Raises OutcomeLostError; InvalidArgument if it is too large;
+        FailedPrecondition where Kafka refuses it for good.
+        """
 
     def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
         """Makes everything since the last commit count. `positions`: partition to next offset. Raises OutcomeLostError,
-        and Aborted (FENCED) when another process has this slot.
+        Aborted (FENCED) when another process has this slot, and FailedPrecondition (KAFKA_FORBIDDEN, UNKNOWN_TOPIC, …)
+        where Kafka refuses it for good.
         """
 
     def recover(self) -> None:
@@ -51,6 +64,7 @@ class ExactlyOnce:
     def __init__(self, kafka: KafkaSettings, transactional_id: str, input_topic: str) -> None:
         self._writer = TransactionalWriter(kafka, transactional_id)
         self._input_topic = input_topic
+        self._topics: set[str] = set()  # written to since the last commit
 
     def __enter__(self) -> "ExactlyOnce":
         self._writer.__enter__()
@@ -61,11 +75,12 @@ class ExactlyOnce:
 
     def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
         """See Delivery."""
+        self._topics.add(topic)
         try:
             self._open()
             self._writer.produce(topic, key, value, headers, partition)
         except UNSETTLED as error:
-            raise OutcomeLostError(str(error)) from error
+            raise failure_of(error, self._topics) from error
 
     def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
         """See Delivery."""
@@ -74,7 +89,8 @@ class ExactlyOnce:
             self._writer.send_offsets(self._input_topic, positions, metadata)
             self._writer.commit()
         except UNSETTLED as error:
-            raise OutcomeLostError(str(error)) from error
+            raise failure_of(error, self._topics) from error
+        self._topics.clear()
 
     def recover(self) -> None:
         """See Delivery."""
@@ -90,7 +106,7 @@ class ExactlyOnce:
         try:
             self._writer.begin()
         except Unavailable as error:
-            raise OutcomeLostError(str(error)) from error
+            raise failure_of(error, self._topics) from error
 
 
 class AtLeastOnce:
@@ -99,6 +115,7 @@ class AtLeastOnce:
     def __init__(self, kafka: KafkaSettings, reader: GroupReader) -> None:
         self._producer = BatchProducer(kafka)
         self._reader = reader
+        self._topics: set[str] = set()  # written to since the last commit
 
     def __enter__(self) -> "AtLeastOnce":
         self._producer.__enter__()
@@ -109,10 +126,11 @@ class AtLeastOnce:
 
     def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
         """See Delivery."""
+        self._topics.add(topic)
         try:
             self._producer.produce(topic, key, value, headers, partition)
         except Unavailable as error:
-            raise OutcomeLostError(str(error)) from error
+            raise failure_of(error, self._topics) from error
 
     def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
         """See Delivery."""
@@ -122,7 +140,8 @@ class AtLeastOnce:
         except (Unavailable, Aborted) as error:
             if is_fenced(error):
                 raise
-            raise OutcomeLostError(str(error)) from error
+            raise failure_of(error, self._topics) from error
+        self._topics.clear()
 
     def recover(self) -> None:
         """Nothing to undo: what was produced stays, and is produced again."""
@@ -131,3 +150,24 @@ class AtLeastOnce:
 def is_fenced(error: HeadraceError) -> bool:
     """Whether another process has taken over this slot."""
     return error.reason == error_pb2.REASON_FENCED
+
+
+def failure_of(error: HeadraceError, topics: Collection[str]) -> Exception:
+    """What a failed call means: OutcomeLostError, after which everything is repeated, or that Kafka refuses it.
+
+    topics: that were written to; Kafka does not always tell which one it refuses.
+    """
+    reason = _reason(error)
+    if reason in REFUSED:
+        facts: Mapping[str, Any] = error.metadata
+        names = ", ".join(sorted(topics))
+        return FailedPrecondition(reason, f"cannot write to {names}: {error.message}", **{**facts, "topics": names})
+    return OutcomeLostError(error)
+
+
+def _reason(error: HeadraceError) -> int:
+    """Why; for records that were not confirmed, why the first of them was not."""
+    if error.reason == error_pb2.REASON_NOT_DELIVERED and (cause := error.metadata.get("cause")):
+        names = dict(error_pb2.Reason.items())
+        return names.get(f"REASON_{cause}", error.reason)
+    return error.reason

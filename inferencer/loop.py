@@ -8,6 +8,8 @@ While the worker predicts one batch the loop reads and decodes the next. In orde
    produce answers and dead letters in the order of the records.
 4. When the pace says so, or partitions are about to be taken away: commit answers, dead letters and offsets together.
 
+Another model takes over between two batches, after a commit: no transaction has answers of both.
+
 Whatever fails on the way to a commit ends in `_start_over`: abort, then read again from the committed offsets. The one
 without the other would lose records, or answer them twice.
 """
@@ -56,8 +58,6 @@ class Route:
     input_topic: str
     output: Target
     dead_letters: Target
-    model: bytes
-    """The value of the header `headrace-model`."""
     on_error: int = inference_pb2.ERROR_POLICY_DEAD_LETTER
     max_rows: int = DEFAULT_MAX_ROWS
     max_wait_s: float = DEFAULT_MAX_WAIT_S
@@ -88,6 +88,40 @@ class BatchModel(Protocol):
         """The answers to the rows of `ask`, one each; calls `keep_alive` now and then meanwhile."""
 
 
+@dataclass(frozen=True)
+class Model:
+    """What answers, and what it calls itself."""
+
+    label: bytes
+    """The value of the header `headrace-model`."""
+    result_id: int
+    version: int
+    predictor: BatchModel
+
+
+class Models(Protocol):
+    """The model that answers, and the one that is to answer next."""
+
+    @property
+    def current(self) -> Model:
+        """Answers now."""
+
+    @property
+    def has_successor(self) -> bool:
+        """Whether another one is loaded and waits."""
+
+    def switch(self) -> Model:
+        """The successor, if it is still wanted, answers from now on; the model before it is let go."""
+
+
+@dataclass
+class Counts:
+    """Records whose outcome is not committed yet."""
+
+    answers: int = 0
+    refusals: int = 0
+
+
 class Loop:
     """One replica. `run` only loops; `step` does one turn."""
 
@@ -97,16 +131,18 @@ class Loop:
         route: Route,
         reader: GroupReader,
         codec: Codec,
-        predictor: BatchModel,
+        models: Models,
         delivery: Delivery,
         status: Status,
     ) -> None:
         self._route, self._reader, self._codec = route, reader, codec
-        self._predictor, self._delivery, self._status = predictor, delivery, status
+        self._models, self._delivery, self._status = models, delivery, status
+        self._model = models.current
         self._pace = CommitPace()
         self._breaker = CircuitBreaker()
         self._in_flight: Batch | None = None
         self._positions: dict[int, int] = {}  # answered and not committed: partition → next offset
+        self._counts = Counts()
         self._behind = False
         self._start_over_wanted = False
         self._kafka_away = False
@@ -128,6 +164,8 @@ class Loop:
         if self._start_over_wanted:
             self._start_over()
             return
+        if self._models.has_successor:
+            self._replace_model()
         if questions:
             self._ask(questions)
         if self._pace.remaining_s(behind=self._behind) <= 0:
@@ -144,6 +182,14 @@ class Loop:
         """Called by the reader when the partitions are somebody else's already."""
         self._start_over_wanted = True
 
+    def _replace_model(self) -> None:
+        """Nothing is with the worker; once nothing is uncommitted either, the next batch goes to the successor."""
+        self._commit()
+        if self._start_over_wanted:
+            return
+        self._model = self._models.switch()
+        self._status.answers_with(self._model.result_id, self._model.version)
+
     def _wait_s(self) -> float:
         """Answers that are due, or a batch that is with the worker, must not wait for new records."""
         if self._kafka_away:
@@ -157,7 +203,7 @@ class Loop:
         refusals = {bad.index: Refusal(error_pb2.REASON_DECODE_ERROR, bad.reason) for bad in decoded.bad}
         self._in_flight = Batch(questions, refusals, decoded.good)
         if len(decoded.good):
-            self._predictor.ask({"": decoded.rows}, self._codec.fields)
+            self._model.predictor.ask({"": decoded.rows}, self._codec.fields)
 
     def _settle(self) -> None:
         """Turns the batch that is with the worker into records of the open transaction."""
@@ -166,12 +212,12 @@ class Loop:
             return
         answers: dict[int, bytes | Refusal] = dict(batch.refusals)
         if len(batch.asked):
-            answers.update(zip(batch.asked.tolist(), self._predictor.answer(self._reader_alive), strict=True))
+            answers.update(zip(batch.asked.tolist(), self._model.predictor.answer(self._reader_alive), strict=True))
         self._in_flight = None
         if batch.discarded or self._start_over_wanted:
             return
         fail_at("after_predict")
-        self._count(batch, answers)
+        self._check(batch, answers)
         self._produce(batch, answers)
         fail_at("after_produce")
 
@@ -181,13 +227,13 @@ class Loop:
         self._reader.keep_alive()
         self._reader.resume()
 
-    def _count(self, batch: Batch, answers: dict[int, bytes | Refusal]) -> None:
+    def _check(self, batch: Batch, answers: dict[int, bytes | Refusal]) -> None:
+        """Raises where the records that cannot be answered are too many, or the policy wants none."""
         refusals = [answer for answer in answers.values() if isinstance(answer, Refusal)]
         example = refusals[0].message if refusals else ""
         if refusals and self._route.on_error == inference_pb2.ERROR_POLICY_STOP:
             raise FailedPrecondition(refusals[0].reason, f"a record cannot be answered: {example}")
         self._breaker.count(len(batch.questions), len(refusals), example)
-        self._status.answered(len(batch.questions) - len(refusals), len(refusals))
 
     def _produce(self, batch: Batch, answers: dict[int, bytes | Refusal]) -> None:
         try:
@@ -201,21 +247,22 @@ class Loop:
                 self._produce_one(question, partition, offset, answers[index])
                 self._positions[partition] = offset + 1
         except OutcomeLostError as error:
-            log.warning("producing failed; reading again from the committed offsets", extra={"cause": str(error)})
-            self._start_over_wanted = True
+            self._lose(error)
 
     def _produce_one(self, question: Message, partition: int, offset: int, answer: bytes | Refusal) -> None:
         route, copied = self._route, headers_of(question)
         source = f"{route.input_topic}/{partition}/{offset}".encode()
         if isinstance(answer, bytes):
             try:
-                headers = answer_headers(copied, route.model, source)
+                headers = answer_headers(copied, self._model.label, source)
                 self._send(route.output, question, partition, answer, headers)
+                self._counts.answers += 1
                 return
             except InvalidArgument as error:  # larger than Kafka takes
                 answer = Refusal(error.reason, error.message)
+        self._counts.refusals += 1
         if route.on_error == inference_pb2.ERROR_POLICY_DEAD_LETTER:
-            headers = dead_letter_headers(copied, route.model, source, answer)
+            headers = dead_letter_headers(copied, self._model.label, source, answer)
             self._send(route.dead_letters, question, partition, question.value(), headers)
 
     def _send(
@@ -232,25 +279,31 @@ class Loop:
             fail_at("before_commit")
             self._delivery.commit(self._positions, self._reader.metadata)
         except OutcomeLostError as error:
-            log.warning("a commit failed; reading again from the committed offsets", extra={"cause": str(error)})
-            self._start_over_wanted = True
+            self._lose(error)
             return
         fail_at("after_commit")
-        self._positions = {}
+        self._status.committed(self._counts.answers, self._counts.refusals)
+        self._positions, self._counts = {}, Counts()
         self._pace.committed(time.monotonic() - started)
+
+    def _lose(self, error: OutcomeLostError) -> None:
+        log.warning("reading again from the committed offsets", extra={"cause": str(error)})
+        self._status.lost(error.cause)
+        self._start_over_wanted = True
 
     def _start_over(self) -> None:
         """Abort, then read again from the committed offsets: what they say is done is done, the rest is not."""
         if self._in_flight:
             self._in_flight.discarded = True
             self._settle()
-        self._positions = {}
+        self._positions, self._counts = {}, Counts()
         self._pace.aborted()
         try:
             self._delivery.recover()
             self._reader.rewind()
         except Unavailable as error:
             self._kafka_away = True
+            self._status.lost(error)
             log.warning("Kafka is away; trying again", extra={"cause": str(error)})
         else:
             self._start_over_wanted = self._kafka_away = False
@@ -270,6 +323,8 @@ def is_permanent(error: HeadraceError) -> bool:
         error_pb2.REASON_UNKNOWN_TOPIC,
         error_pb2.REASON_KAFKA_FORBIDDEN,
         error_pb2.REASON_INVALID_FORMAT,
+        error_pb2.REASON_INVALID_FIELD,
+        error_pb2.REASON_CHECKPOINT_CORRUPT,
         error_pb2.REASON_NOT_YET,
         error_pb2.REASON_NOT_INSTALLED,
         error_pb2.REASON_RESOURCE_NOT_FOUND,

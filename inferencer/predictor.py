@@ -13,8 +13,8 @@ from headrace.errors import HeadraceError
 from headrace.v1 import error_pb2, model_pb2
 from headrace.v1.result_pb2 import Result
 from inferencer.answers import Refusal, encode_answers
+from inferencer.workers import Workers
 from sandbox.jobs import RowField
-from sandbox.limits import Limits
 from sandbox.session import FrameworkName, WorkerSession
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,10 @@ READY_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 120.0
 BATCH_TIMEOUT_S = 60.0
 PARTS = 32
+# The parts of a batch that failed get time in proportion to their rows, but never less than this, nor than so many
+# times what the slowest batch has taken: each record that hangs the model costs this once per level.
+PART_TIMEOUT_S = 5.0
+PART_TIMEOUT_MULTIPLE = 4
 FRAMEWORKS: dict[int, FrameworkName] = {
     model_pb2.FRAMEWORK_TENSORFLOW: "tensorflow",
     model_pb2.FRAMEWORK_PYTORCH: "pytorch",
@@ -49,29 +53,54 @@ class Recipe:
 
     result: Result
     weights: Path
-    folder: Path
-    memory_bytes: int
-    on_output: Callable[[str], None]
+
+    @property
+    def framework(self) -> FrameworkName:
+        """The library that the model is written for."""
+        return FRAMEWORKS[self.result.framework]
 
 
 class Predictor:
-    """One batch at a time is with the worker: `ask`, then `answer`. Between the two the caller reads the next one."""
+    """One batch at a time is with the worker: `ask`, then `answer`. Between the two the caller reads the next one.
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
+    batch_timeout_s: a batch that takes longer hangs.
+    """
+
+    def __init__(self, recipe: Recipe, workers: Workers, *, batch_timeout_s: float = BATCH_TIMEOUT_S) -> None:
+        self._recipe, self._workers = recipe, workers
+        self._batch_timeout_s = batch_timeout_s
         self._session: WorkerSession | None = None
         self._asked: Columns | None = None
         self._fields: Sequence[RowField] = ()
         self._takes_fields = False
         self._asked_at = 0.0
+        self._slowest_s = 0.0
         self._send_error: HeadraceError | None = None
 
     def __enter__(self) -> "Predictor":
-        self._start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.close()
+
+    def start(self) -> None:
+        """Loads the model. Raises CODE_ERROR, CHECKPOINT_CORRUPT, NOT_INSTALLED, ….; then there is nothing to close."""
+        self._start(lambda: None)
+
+    def close(self) -> None:
+        """Ends the worker."""
+        session, self._session = self._session, None
+        if session is not None:
+            self._workers.end(session)
+
+    def warm(self, columns: Columns, fields: Sequence[RowField] = ()) -> None:
+        """Has the model answer such rows once, whatever it says: what a first call costs is paid here.
+
+        Raises SCHEMA_MISMATCH where they are not what it takes, CODE_ERROR, WORKER_CRASHED, ….
+        """
+        fields = fields if self._takes_fields else ()
+        self._worker.predict(columns, fields=fields, timeout_s=self._batch_timeout_s)
 
     def ask(self, columns: Columns, fields: Sequence[RowField] = ()) -> None:
         """Sends rows, name to array of shape (rows, …), without waiting for their answers.
@@ -99,75 +128,86 @@ class Predictor:
         try:
             if self._send_error is not None:
                 raise self._send_error
-            return encode_answers(self._receive(keep_alive))
+            return encode_answers(self._receive(keep_alive, self._batch_timeout_s))
         except HeadraceError as error:
             log.warning("a batch failed; trying its parts", extra={"cause": str(error)})
-            self._replace_after(error)
-        return self._salvage(columns, keep_alive)
+            self._replace_after(error, keep_alive)
+        return self._salvage(columns, keep_alive, self._batch_timeout_s)
 
-    def _receive(self, keep_alive: Callable[[], None]) -> Columns:
-        deadline = self._asked_at + BATCH_TIMEOUT_S
-        while not self._worker.answer_ready(1.0):
+    def _receive(self, keep_alive: Callable[[], None], timeout_s: float) -> Columns:
+        deadline = self._asked_at + timeout_s
+        self._wait(keep_alive, deadline)
+        answer = self._worker.receive_predict(max(0.001, deadline - time.monotonic()))
+        self._slowest_s = max(self._slowest_s, time.monotonic() - self._asked_at)
+        return answer
+
+    def _wait(self, keep_alive: Callable[[], None], deadline: float) -> None:
+        """Until the worker has said something, or the deadline is over."""
+        while not self._worker.answer_ready(max(0.0, min(1.0, deadline - time.monotonic()))):
             keep_alive()
             if time.monotonic() > deadline:
-                break
-        return self._worker.receive_predict(max(0.001, deadline - time.monotonic()))
+                return
 
-    def _salvage(self, columns: Columns, keep_alive: Callable[[], None]) -> Answers:
+    def _salvage(self, columns: Columns, keep_alive: Callable[[], None], timeout_s: float) -> Answers:
         """The rows part by part: the worker may have been killed from outside, and then all of them are answered.
 
-        A part that fails again is taken apart itself. Many parts, because a worker that is lost costs seconds and a
-        call costs milliseconds.
+        A part that fails again is taken apart itself. Many parts, because a worker that is lost costs more than a call
+        does. `timeout_s`: what the rows had together.
         """
         rows = len(next(iter(columns.values())))
         part_rows = math.ceil(rows / PARTS)
+        part_timeout_s = self._part_timeout_s(timeout_s * part_rows / rows)
         answers: Answers = []
         for start in range(0, rows, part_rows):
             part = {name: array[start : start + part_rows] for name, array in columns.items()}
-            answers += self._try_part(part, keep_alive)
+            answers += self._try_part(part, keep_alive, part_timeout_s)
         return answers
 
-    def _try_part(self, part: Columns, keep_alive: Callable[[], None]) -> Answers:
+    def _part_timeout_s(self, share_s: float) -> float:
+        least_s = max(PART_TIMEOUT_S, PART_TIMEOUT_MULTIPLE * self._slowest_s)
+        return min(self._batch_timeout_s, max(share_s, least_s))
+
+    def _try_part(self, part: Columns, keep_alive: Callable[[], None], timeout_s: float) -> Answers:
         self._asked_at = time.monotonic()
         try:
             self._worker.send_predict(part, fields=self._fields)
-            return encode_answers(self._receive(keep_alive))
+            return encode_answers(self._receive(keep_alive, timeout_s))
         except HeadraceError as error:
-            self._replace_after(error)
+            self._replace_after(error, keep_alive)
             if len(next(iter(part.values()))) == 1:
                 return [Refusal(error.reason, error.message)]
-        return self._salvage(part, keep_alive)
+        return self._salvage(part, keep_alive, timeout_s)
 
     @property
     def _worker(self) -> WorkerSession:
         assert self._session is not None
         return self._session
 
-    def _replace_after(self, error: HeadraceError) -> None:
+    def _replace_after(self, error: HeadraceError, keep_alive: Callable[[], None]) -> None:
         if error.reason in WORKER_LOST:
-            self._stop()
-            self._start()
+            self.close()
+            self._start(keep_alive)
 
-    def _start(self) -> None:
-        recipe = self._recipe
-        session = WorkerSession.start(
-            FRAMEWORKS[recipe.result.framework],
-            limits=Limits(memory_bytes=recipe.memory_bytes) if recipe.memory_bytes else Limits(),
-            folder=recipe.folder,
-            on_output=recipe.on_output,
-        )
-        self._session = session.__enter__()
-        session.wait_ready(READY_TIMEOUT_S)
-        built = session.load(
-            recipe.result.imports,
-            recipe.result.code,
-            recipe.weights,
-            keep_integers=recipe.result.settings.keep_integers,
+    def _start(self, keep_alive: Callable[[], None]) -> None:
+        self._session = self._workers.take(self._recipe.framework)
+        try:
+            self._load(keep_alive)
+        except BaseException:
+            self.close()
+            raise
+        # Now, because its import would have slowed the load down.
+        self._workers.keep_spare(self._recipe.framework)
+
+    def _load(self, keep_alive: Callable[[], None]) -> None:
+        result = self._recipe.result
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        self._wait(keep_alive, deadline)
+        self._worker.wait_ready(max(0.001, deadline - time.monotonic()))
+        built = self._worker.load(
+            result.imports,
+            result.code,
+            self._recipe.weights,
+            keep_integers=result.settings.keep_integers,
             timeout_s=LOAD_TIMEOUT_S,
         )
         self._takes_fields = len(built.signature.inputs) > 1
-
-    def _stop(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.__exit__(None, None, None)

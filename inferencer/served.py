@@ -1,4 +1,4 @@
-"""What a replica serves: the wish, the trained result with its code, and its weights."""
+"""What a replica serves: the wish; the trained result with its code, and its weights."""
 
 import logging
 import threading
@@ -30,9 +30,8 @@ DOWNLOAD_TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class Served:
-    """Everything a replica needs to answer."""
+    """Everything a model needs to answer."""
 
-    inference: Inference
     result: Result
     weights: Path
 
@@ -56,13 +55,22 @@ def patiently(call: Callable[[], T], stop: threading.Event) -> T:
     raise Cancelled(error_pb2.REASON_CANCELLED, "the replica was asked to stop")
 
 
-def fetch_served(channel: grpc.Channel, inference_id: int, folder: Path, stop: threading.Event) -> Served:
-    """Asks the control plane and downloads the weights, unless an earlier attempt left them in `folder`."""
-    manager, collector = DeploymentManagerStub(channel), ResultCollectorStub(channel)
-    inference = patiently(lambda: manager.GetInference(GetInferenceRequest(id=inference_id)), stop)
-    result = patiently(lambda: collector.GetResult(GetResultRequest(id=inference.result_id)), stop)
+def fetch_inference(channel: grpc.Channel, inference_id: int, stop: threading.Event) -> Inference:
+    """What is wished for."""
+    manager = DeploymentManagerStub(channel)
+    inference: Inference = patiently(lambda: manager.GetInference(GetInferenceRequest(id=inference_id)), stop)
+    return inference
+
+
+def fetch_served(channel: grpc.Channel, result_id: int, folder: Path, stop: threading.Event) -> Served:
+    """Asks the control plane and downloads the weights, unless they are in `folder` already.
+
+    Raises NotFound, NO_ARTIFACT, DIGEST_MISMATCH; Cancelled when `stop` is set.
+    """
+    collector = ResultCollectorStub(channel)
+    result = patiently(lambda: collector.GetResult(GetResultRequest(id=result_id)), stop)
     weights = patiently(lambda: _weights(collector, result, folder), stop)
-    return Served(inference, result, weights)
+    return Served(result, weights)
 
 
 def _weights(collector: ResultCollectorStub, result: Result, folder: Path) -> Path:

@@ -21,5 +21,7 @@ class Settings:
     """For the model's artifact and the worker. Survives attempts."""
     worker_memory_bytes: int = 0
     """Limit of the worker; 0: none beyond the machine's."""
+    spare_worker: bool = True
+    """Whether a worker that has imported the framework waits for the end of another, if there is memory for it."""
     metrics_listen: str = ""
     """HOST:PORT of the Prometheus endpoint; empty: none."""

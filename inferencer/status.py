@@ -12,41 +12,66 @@ from headrace.errors import HeadraceError
 from headrace.v1 import error_pb2, inference_pb2
 from headrace.v1.deployment_manager_pb2 import ReportReplicaRequest
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
-from headrace.v1.inference_pb2 import ReplicaState
+from headrace.v1.inference_pb2 import Inference, ReplicaState
 
 log = logging.getLogger(__name__)
 
 REPORT_S = 1.0
 REPORT_TIMEOUT_S = 5.0
 RATE_WINDOW_S = 5.0
+# A rebalance may cost a commit or two.
+LOST_IN_A_ROW = 3
+TURNING = (inference_pb2.INFERENCE_STATE_RUNNING, inference_pb2.INFERENCE_STATE_DEGRADED)
 
 ANSWERED = prometheus_client.Counter("headrace_inference_answered_total", "Records answered")
 REFUSED = prometheus_client.Counter("headrace_inference_refused_total", "Records without an answer")
+MODEL_VERSION = prometheus_client.Gauge("headrace_inference_model_version", "The version that answers")
 LAG = prometheus_client.Gauge("headrace_inference_lag", "Records waiting", ["partition"])
 
 
 class Status:
-    """Written by the loop, read by the reporter."""
+    """Written by the loop and by whoever loads models, read by the reporter."""
 
-    def __init__(self, slot: int, model_version: int) -> None:
+    def __init__(self, slot: int) -> None:
         self._lock = threading.Lock()
-        self._state = ReplicaState(slot=slot, model_version=model_version, state=inference_pb2.INFERENCE_STATE_STARTING)
+        self._state = ReplicaState(slot=slot, state=inference_pb2.INFERENCE_STATE_STARTING)
         self._samples: list[tuple[float, int]] = []  # (time, records answered until then)
+        self._model_error: HeadraceError | None = None
+        self._lost_error: HeadraceError | None = None
+        self._lost_count = 0
 
-    def answered(self, answers: int, refusals: int) -> None:
-        """Counts records."""
+    def answers_with(self, result_id: int, version: int) -> None:
+        """The model that answers from now on."""
+        MODEL_VERSION.set(version)
+        with self._lock:
+            self._state.result_id, self._state.model_version = result_id, version
+
+    def cannot_load(self, error: HeadraceError | None) -> None:
+        """Why the model that is wanted does not answer; None: it does, or it is being loaded."""
+        with self._lock:
+            self._model_error = error
+
+    def committed(self, answers: int, refusals: int) -> None:
+        """Counts records whose outcome stands."""
         ANSWERED.inc(answers)
         REFUSED.inc(refusals)
         with self._lock:
+            self._lost_error, self._lost_count = None, 0
             self._state.answered_count += answers
             self._state.dead_letter_count += refusals
+
+    def lost(self, error: HeadraceError) -> None:
+        """Nothing could be committed, once more: a rebalance does that once, trouble again and again."""
+        with self._lock:
+            self._lost_error = error
+            self._lost_count += 1
 
     def observe(self, partitions: Collection[int], lag: Mapping[int, int]) -> None:
         """Where the replica stands."""
         for partition, records in lag.items():
             LAG.labels(partition).set(records)
         with self._lock:
-            self._state.state = inference_pb2.INFERENCE_STATE_RUNNING
+            self._state.state = self._running_state()
             self._state.partitions[:] = sorted(partitions)
             self._state.lag = sum(lag.values())
 
@@ -64,8 +89,10 @@ class Status:
 
     @property
     def is_running(self) -> bool:
-        """Whether it answers: the model is loaded and the loop turns."""
-        return bool(self._state.state == inference_pb2.INFERENCE_STATE_RUNNING)
+        """Whether it answers: the model is loaded, the loop turns, and what it does is committed."""
+        with self._lock:
+            is_turning = self._state.state in TURNING
+            return is_turning and self._running_state() == inference_pb2.INFERENCE_STATE_RUNNING
 
     def snapshot(self) -> ReplicaState:
         """The state now, with the rate of the last seconds."""
@@ -79,12 +106,28 @@ class Status:
             self._state.rows_per_second = (last - first) / seconds if seconds > 0 else 0.0
             copy = ReplicaState()
             copy.CopyFrom(self._state)
+            self._tell_trouble(copy)
         copy.report_time.GetCurrentTime()
         return copy
 
+    def _running_state(self) -> inference_pb2.InferenceState:
+        is_stuck = self._lost_count >= LOST_IN_A_ROW
+        return inference_pb2.INFERENCE_STATE_DEGRADED if is_stuck else inference_pb2.INFERENCE_STATE_RUNNING
+
+    def _tell_trouble(self, state: ReplicaState) -> None:
+        if state.state not in TURNING:
+            return
+        state.state = self._running_state()
+        is_stuck = state.state == inference_pb2.INFERENCE_STATE_DEGRADED
+        if (error := self._lost_error if is_stuck else self._model_error) is not None:
+            state.error.CopyFrom(error.to_status())
+
 
 class Reporter:
-    """Sends the status until closed. A control plane that is away does not matter; a newer attempt does."""
+    """Sends the status until closed. A control plane that is away does not matter; a newer attempt does.
+
+    on_wish: called on the reporter's thread with the inference as it is wished for now.
+    """
 
     def __init__(
         self,
@@ -94,11 +137,12 @@ class Reporter:
         inference_id: int,
         attempt: int,
         on_fenced: Callable[[], None],
+        on_wish: Callable[[Inference], None],
     ) -> None:
         self._stub = DeploymentManagerStub(channel)
         self._status = status
         self._inference_id, self._attempt = inference_id, attempt
-        self._on_fenced = on_fenced
+        self._on_fenced, self._on_wish = on_fenced, on_wish
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="report", daemon=True)
 
@@ -120,9 +164,11 @@ class Reporter:
             inference_id=self._inference_id, replica=self._status.snapshot(), attempt=self._attempt
         )
         try:
-            self._stub.ReportReplica(request, timeout=REPORT_TIMEOUT_S)
+            answer = self._stub.ReportReplica(request, timeout=REPORT_TIMEOUT_S)
         except HeadraceError as error:
             if error.reason == error_pb2.REASON_FENCED:
                 self._on_fenced()
             else:
                 log.info("the report did not arrive", extra={"cause": str(error)})
+        else:
+            self._on_wish(answer.inference)

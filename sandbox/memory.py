@@ -1,4 +1,4 @@
-"""Whether the kernel killed for memory: the counter of this process's memory cgroup, where it has one."""
+"""What the kernel tells of memory: whether it killed for it, and how much is left."""
 
 from __future__ import annotations
 
@@ -38,3 +38,34 @@ def _count(path: Path) -> int:
     except OSError:
         return 0
     return int(match[1]) if match else 0
+
+
+def available_bytes() -> int:
+    """What this process and its children may still take: of the machine, and of its memory cgroup."""
+    return min([_machine_bytes(), *_cgroup_bytes()])
+
+
+def _machine_bytes() -> int:
+    try:
+        match = re.search(r"^MemAvailable:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(match[1]) * 1024 if match else 0
+
+
+def _cgroup_bytes() -> list[int]:
+    found = []
+    for events in _counters():
+        v2 = events.name == "memory.events"
+        limit = _number(events.with_name("memory.max" if v2 else "memory.limit_in_bytes"))
+        used = _number(events.with_name("memory.current" if v2 else "memory.usage_in_bytes"))
+        if limit is not None and used is not None:
+            found.append(max(0, limit - used))
+    return found
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # "max"
+        return None

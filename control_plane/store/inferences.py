@@ -32,6 +32,11 @@ _NOT_STORED = (
 )
 
 
+# The wish stays as it is.
+_NO_MORE = (*FINAL_INFERENCE_STATES, inference_pb2.INFERENCE_STATE_STOPPING)
+# Replicas that are at work; an error of theirs is not their end.
+_AT_WORK = (inference_pb2.INFERENCE_STATE_RUNNING, inference_pb2.INFERENCE_STATE_DEGRADED)
+
 # A process that dies sooner counts as one more failure in a row, also if it ran for a moment.
 SURVIVED_US = 20_000_000
 
@@ -109,6 +114,18 @@ def update(inference: inference_pb2.Inference, if_etag: str) -> inference_pb2.In
     _fit_replicas(row)
     changes.note(Kind.INFERENCE, row.id)
     return get(row.id)
+
+
+def follow_alias(model_id: int, alias: str, result_id: int) -> None:
+    """The alias points to another result now: what is served by it and has not ended follows."""
+    served = (InferenceRow.model_id == model_id) & (InferenceRow.alias_name == alias)
+    query = InferenceRow.select().where(served, InferenceRow.result_id != result_id)
+    for row in query.where(InferenceRow.state.not_in(_NO_MORE)):
+        row.result_id = result_id
+        row.revision += 1
+        row.update_time = now_us()
+        row.save()
+        changes.note(Kind.INFERENCE, row.id)
 
 
 def check_new(inference: inference_pb2.Inference) -> None:
@@ -219,6 +236,18 @@ def report_replica(inference_id: int, attempt: int, said: inference_pb2.ReplicaS
     if said.state == inference_pb2.INFERENCE_STATE_RUNNING and ran_us > SURVIVED_US:
         row.failure_count = 0
     _save_replica(row)
+    if said.state == inference_pb2.INFERENCE_STATE_RUNNING:
+        _keep_answering(inference_id, said.result_id)
+
+
+def _keep_answering(inference_id: int, result_id: int) -> None:
+    """The wanted result could be loaded: it answers until the next one can."""
+    row = row_of(InferenceRow, inference_id)
+    wish = parse(inference_pb2.Inference, row.inference_pb)
+    if result_id == row.result_id != wish.answering_result_id:
+        wish.answering_result_id = result_id
+        row.inference_pb = wish.SerializeToString()
+        row.save()
 
 
 def record_replica_failure(inference_id: int, slot: int, error: status_pb2.Status | None, retry_time_us: int) -> int:
@@ -294,7 +323,7 @@ def _fit_replicas(row: InferenceRow) -> None:
 
 
 def _check_not_ended(row: InferenceRow) -> None:
-    if row.state in (*FINAL_INFERENCE_STATES, inference_pb2.INFERENCE_STATE_STOPPING):
+    if row.state in _NO_MORE:
         state = inference_state_name(row.state)
         raise FailedPrecondition(
             error_pb2.REASON_WRONG_STATE,
@@ -327,6 +356,16 @@ def _messages(rows: Sequence[InferenceRow]) -> list[inference_pb2.Inference]:
         slots[slot.inference_id].append(slot)
     served = {row.id: row for row in ResultRow.select().where(ResultRow.id.in_([row.result_id for row in rows]))}
     return [
-        inference_message(row, slots[row.id], served[row.result_id].model_name, served[row.result_id].version)
+        _with_trouble(
+            inference_message(row, slots[row.id], served[row.result_id].model_name, served[row.result_id].version)
+        )
         for row in rows
     ]
+
+
+def _with_trouble(inference: inference_pb2.Inference) -> inference_pb2.Inference:
+    """What a replica at work says is wrong is wrong with the whole."""
+    errors = [one.error for one in inference.replica_states if one.state in _AT_WORK and one.HasField("error")]
+    if errors and not inference.HasField("error"):
+        inference.error.CopyFrom(errors[0])
+    return inference

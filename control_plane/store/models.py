@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control_plane.store import alias_periods, changes
+from control_plane.store import alias_periods, changes, inferences
 from control_plane.store.changes import Kind
 from control_plane.store.clock import now_us
 from control_plane.store.lookups import check_etag, check_name_free, in_use, row_of
@@ -94,6 +94,7 @@ def set_alias(
     model_id: int, alias: str, result_id: int = 0, *, version: int = 0, expected_result_id: int | None = None
 ) -> model_pb2.ModelAlias:
     """Point an alias at a finished result of the model, wherever it pointed before; the result or its version is given.
+    Inferences that serve it follow.
 
     `expected_result_id`: Aborted unless the alias points there now (0: unless there is no such alias).
     """
@@ -110,6 +111,7 @@ def set_alias(
         update={AliasRow.result_id: result.id, AliasRow.update_time: now},
     ).execute()
     alias_periods.begin(result, alias, now)
+    inferences.follow_alias(model_id, alias, result.id)
     changes.note(Kind.MODEL, model_id)
     return alias_message(_alias_row(model_id, alias), result.version)
 

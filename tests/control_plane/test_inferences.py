@@ -17,6 +17,7 @@ from headrace.errors import (
     Aborted,
     AlreadyExists,
     FailedPrecondition,
+    HeadraceError,
     InvalidArgument,
     NotFound,
     Unavailable,
@@ -158,6 +159,18 @@ async def test_every_bad_field_is_named_at_once(offline: Managed) -> None:
         assert set(bad_fields(refused.value)) == {"inference.output_topic"}
 
 
+@pytest.mark.parametrize(
+    "reserved", ["__consumer_offsets", "__mine", "KAFKA_ML_CONTROL_TOPIC", "KAFKA_ML_CONTROL_TOPIC.dead-letters"]
+)
+async def test_topics_of_kafka_and_of_the_platform_are_refused(offline: Managed, reserved: str) -> None:
+    result_id = offline.world.finished("a")
+    for field, topics in {"input_topic": (reserved, "out"), "output_topic": ("in", reserved)}.items():
+        with pytest.raises(InvalidArgument) as refused:
+            await create(offline, result_id=result_id, input_topic=topics[0], output_topic=topics[1])
+        assert set(bad_fields(refused.value)) == {f"inference.{field}"}
+        assert refused.value.reason == error_pb2.REASON_INVALID_FIELD
+
+
 async def test_only_a_finished_result_is_served(offline: Managed) -> None:
     fields = {"input_topic": "in", "output_topic": "out"}
     with pytest.raises(NotFound):
@@ -260,6 +273,74 @@ async def test_another_result_is_served_by_its_id_or_an_alias(offline: Managed, 
     (unfinished,) = offline.world.training("third")
     with pytest.raises(FailedPrecondition):
         await update(offline, "result_id", id=one.id, result_id=unfinished)
+
+
+async def test_an_alias_that_moves_takes_its_inferences_along(offline: Managed, store: Store) -> None:
+    one = await asyncio.to_thread(offline.world.inference)
+    first = offline.world.finished("again")
+    second = offline.world.next_version(first)
+    model_id = store.read_now(lambda: results.get(first)).model_id
+    store.write_now(lambda: models.set_alias(model_id, "champion", first))
+    following = await update(offline, "model_id", "alias", id=one.id, model_id=model_id, alias="champion")
+    other = await asyncio.to_thread(offline.world.inference)
+    store.write_now(lambda: models.set_alias(model_id, "champion", second))
+    moved = await get(offline, one.id)
+    assert (moved.result_id, moved.model_version) == (second, 2)
+    assert moved.etag != following.etag
+    assert (await get(offline, other.id)).etag == other.etag
+    store.write_now(lambda: inferences.stop(one.id))
+    store.write_now(lambda: models.set_alias(model_id, "champion", first))
+    assert (await get(offline, one.id)).result_id == second
+
+
+async def test_a_result_of_rows_of_another_size_is_refused(offline: Managed) -> None:
+    wish = Inference(
+        name="x",
+        result_id=offline.world.finished("a"),
+        replicas=1,
+        input_topic="in",
+        output_topic="out",
+        input_format=stream_pb2.DATA_FORMAT_RAW,
+        input_config=RAW,
+    )
+    one = await asyncio.to_thread(lambda: offline.world.write(lambda: inferences.create(wish)))
+    larger = offline.world.finished("larger", {**RAW, "data_reshape": "9 9"})
+    with pytest.raises(FailedPrecondition) as refused:
+        await update(offline, "result_id", id=one.id, result_id=larger)
+    assert refused.value.reason == error_pb2.REASON_SCHEMA_MISMATCH
+    assert (refused.value.metadata["trained"], refused.value.metadata["answered"]) == ("81", "64")
+    assert (await get(offline, one.id)).result_id == wish.result_id
+    flat = offline.world.finished("flat", {**RAW, "data_reshape": "64"})
+    assert (await update(offline, "result_id", id=one.id, result_id=flat)).result_id == flat
+
+
+async def test_what_a_replica_cannot_load_is_told_while_the_model_before_answers(
+    offline: Managed, store: Store
+) -> None:
+    one = await asyncio.to_thread(offline.world.inference)
+    attempt = store.write_now(lambda: inferences.start_replica(one.id, 0))
+    second = offline.world.finished("second")
+
+    async def report(result_id: int, error: HeadraceError | None = None) -> Inference:
+        said = ReplicaState(
+            slot=0,
+            state=inference_pb2.INFERENCE_STATE_RUNNING,
+            result_id=result_id,
+            error=error.to_status() if error else None,
+        )
+        await offline.manager.ReportReplica(
+            api.ReportReplicaRequest(inference_id=one.id, replica=said, attempt=attempt)
+        )
+        return await get(offline, one.id)
+
+    assert (await report(one.result_id)).answering_result_id == one.result_id
+    await update(offline, "result_id", id=one.id, result_id=second)
+    broken = FailedPrecondition(error_pb2.REASON_CODE_ERROR, "line 3")
+    told = await report(one.result_id, broken)
+    assert (told.result_id, told.answering_result_id) == (second, one.result_id)
+    assert told.error.message == "line 3"
+    assert (await report(second)).answering_result_id == second
+    assert not (await get(offline, one.id)).HasField("error")
 
 
 async def test_a_replica_reports_and_learns_the_wish(offline: Managed, store: Store) -> None:

@@ -438,8 +438,10 @@ def test_a_changed_inference_replaces_one_replica_while_the_others_answer() -> N
     assert stopped[0] == RestartReplica(1, 0)
 
 
-def test_the_number_of_replicas_and_the_name_replace_nothing() -> None:
+def test_the_number_of_replicas_the_name_and_another_model_replace_nothing() -> None:
     assert spec_hash(inference(replicas=3, name="other", etag="r9")) == spec_hash(inference())
+    other = Inference(result_id=6, model_id=2, alias="champion", answering_result_id=5, input_topic="in")
+    assert spec_hash(other) == spec_hash(inference())
     assert spec_hash(inference(output_topic="other")) != spec_hash(inference())
 
 

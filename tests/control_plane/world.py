@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -137,10 +137,21 @@ class World:
     def log(self, name: str) -> str:
         return self.cluster.read_logs(name, 0).data.decode()
 
-    def finished(self, name: str) -> int:
+    def finished(self, name: str, config: Mapping[str, str] = RAW) -> int:
         """A finished result of a new model, trained on RAW records."""
         (result_id,) = self.write(lambda: new_training(name)).result_ids
-        stream = stream_pb2.Stream(input_format=stream_pb2.DATA_FORMAT_RAW, input_config=RAW)
+        return self._finished(result_id, config)
+
+    def next_version(self, result_id: int) -> int:
+        """Another finished result of the same model."""
+        before = self.deployment_of(result_id)
+        wish = deployment_pb2.Deployment(configuration_id=before.configuration_id, settings=before.settings)
+        (again,) = self.write(lambda: deployments.create(wish)).result_ids
+        self.write(lambda: results.start_attempt(again))
+        return self._finished(again, RAW)
+
+    def _finished(self, result_id: int, config: Mapping[str, str]) -> int:
+        stream = stream_pb2.Stream(input_format=stream_pb2.DATA_FORMAT_RAW, input_config=config)
         outcome = result_collector_pb2.Outcome(stream=stream)
         finish = result_collector_pb2.StateChange(state=deployment_pb2.STATE_FINISHED)
         events = [

@@ -21,6 +21,16 @@ from headrace.v1.deployment_manager_pb2_grpc import (
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorServicer, add_ResultCollectorServicer_to_server
 
 
+@dataclass(frozen=True)
+class Trained:
+    """Another result."""
+
+    version: int
+    code: str
+    damaged: bool = False
+    """Whether its stored weights are no longer what was trained."""
+
+
 @dataclass
 class SmallControlPlane(DeploymentManagerServicer, ResultCollectorServicer):
     """Serves the weights in a file, and keeps what replicas report."""
@@ -29,6 +39,8 @@ class SmallControlPlane(DeploymentManagerServicer, ResultCollectorServicer):
     code: str
     weights: Path
     framework: model_pb2.Framework = model_pb2.FRAMEWORK_PYTORCH
+    others: dict[int, Trained] = field(default_factory=dict)
+    """Further results by id, with the same weights."""
     reports: list[inference_pb2.ReplicaState] = field(default_factory=list)
 
     async def GetInference(self, request: Any, context: Any) -> Any:
@@ -39,10 +51,16 @@ class SmallControlPlane(DeploymentManagerServicer, ResultCollectorServicer):
         return deployment_manager_pb2.ReportReplicaResponse(inference=self.inference)
 
     async def GetResult(self, request: Any, context: Any) -> Any:
-        digest = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        trained = self.others.get(request.id) or Trained(3, self.code)
+        digest = "0" * 64 if trained.damaged else hashlib.sha256(self.weights.read_bytes()).hexdigest()
         artifact = result_pb2.Artifact(name=self.weights.name, size_bytes=self.weights.stat().st_size, sha256=digest)
         return result_pb2.Result(
-            id=request.id, model_name="tiny", version=3, framework=self.framework, code=self.code, artifacts=[artifact]
+            id=request.id,
+            model_name="tiny",
+            version=trained.version,
+            framework=self.framework,
+            code=trained.code,
+            artifacts=[artifact],
         )
 
     async def DownloadArtifact(self, request: Any, context: Any) -> AsyncIterator[Any]:

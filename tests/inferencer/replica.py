@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from headrace import logs
+from headrace.errors import FailedPrecondition
 from headrace.process import stop_on_signals
-from headrace.v1 import inference_pb2, stream_pb2
+from headrace.v1 import error_pb2, inference_pb2, stream_pb2
 from inferencer.answers import encode_answers
 from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce
-from inferencer.loop import Loop, Route, Target
+from inferencer.loop import Loop, Model, Models, Route, Target
 from inferencer.predictor import Answers, Columns
 from inferencer.status import Status
 from streams.codecs import Field, codec_for
@@ -38,6 +39,41 @@ class Adder:
         return encode_answers({"sum": rows.sum(axis=1)})
 
 
+def adder(version: int) -> Model:
+    """A version of it; its results have the same numbers."""
+    return Model(b"adder/%d" % version, version, version, Adder())
+
+
+BROKEN = range(100, 200)
+
+
+class AdderLoader:
+    """Loads every version at once, but those of BROKEN; `ended` are those that were let go."""
+
+    def __init__(self) -> None:
+        self.loads: list[int] = []
+        self.ended: list[int] = []
+
+    def load(self, result_id: int, stop: threading.Event, *, strict: bool) -> Model:
+        self.loads.append(result_id)
+        if result_id in BROKEN:
+            raise FailedPrecondition(error_pb2.REASON_CODE_ERROR, f"line {result_id}")
+        return adder(result_id)
+
+    def end(self, model: Model) -> None:
+        self.ended.append(model.version)
+
+
+class Fixed:
+    """One model for ever."""
+
+    def __init__(self, model: Model) -> None:
+        self.current, self.has_successor = model, False
+
+    def switch(self) -> Model:
+        return self.current
+
+
 def run_replica(
     kafka: KafkaSettings,
     source: str,
@@ -48,6 +84,8 @@ def run_replica(
     on_error: int = inference_pb2.ERROR_POLICY_DEAD_LETTER,
     max_rows: int = 16,
     at_least_once: bool = False,
+    status: Status | None = None,
+    models: Models | None = None,
 ) -> None:
     """Answers `source` on `target` until `stop` is set."""
     group_id = f"group-{source}"
@@ -64,12 +102,12 @@ def run_replica(
     )
     with delivery:
         loop = Loop(
-            route=Route(source, Target(target, 4), Target(source + ".dead-letters", 1), b"adder/1", on_error, max_rows),
+            route=Route(source, Target(target, 4), Target(source + ".dead-letters", 1), on_error, max_rows),
             reader=reader,
             codec=codec_for(stream_pb2.DATA_FORMAT_RAW, INPUT_CONFIG),
-            predictor=Adder(),
+            models=models or Fixed(adder(1)),
             delivery=delivery,
-            status=Status(slot, 1),
+            status=status or Status(slot),
         )
         with reader:
             loop.run(stop)

@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,15 @@ import pytest
 from cli.broker import Broker
 from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.v1 import inference_pb2
+from headrace.v1.inference_pb2 import Inference
+from inferencer.loop import is_permanent
+from inferencer.models import Following
+from inferencer.status import Status
 from streams.follow import TopicFollower
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
 from streams.writer import BatchProducer
-from tests.inferencer.replica import question, run_replica
+from tests.inferencer.replica import AdderLoader, question, run_replica
 from tests.support import eventually
 
 PARTITIONS = 4
@@ -89,7 +94,7 @@ def expect_each_once(answers: list[Message], count: int) -> None:
 
 @contextmanager
 def replica_thread(
-    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int
+    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int | Status | Following
 ) -> Iterator[list[HeadraceError]]:
     """A replica on a thread; gives what ended it."""
     stop, errors = threading.Event(), list[HeadraceError]()
@@ -202,6 +207,32 @@ def test_a_bad_record_becomes_a_dead_letter_in_its_place_and_the_others_are_answ
     assert sources(answers)[2] == [*range(40), *range(41, 61)]
 
 
+def answers_with(status: Status, version: int) -> bool:
+    return status.snapshot().model_version == version
+
+
+def test_models_that_take_over_while_data_flow_lose_and_double_nothing(kafka: KafkaSettings, topics: Topics) -> None:
+    loader, status, versions, count = AdderLoader(), Status(0), 20, 400
+    models = Following(loader, status).start(Inference(result_id=1), threading.Event())
+    sending = threading.Thread(target=lambda: send(kafka, topics[0], 0, count), name="send")
+    with models, replica_thread(kafka, topics, status=status, models=models):
+        sending.start()
+        for version in range(2, versions + 1):
+            models.wish(Inference(result_id=version))
+            eventually(partial(answers_with, status, version), timeout_s=20)
+        sending.join()
+        send(kafka, topics[0], count, count + 5)
+        with TopicFollower(kafka, topics[1], {}) as follower:
+            answers = read_until(follower, PARTITIONS * (count + 5), 30)
+        eventually(lambda: len(loader.ended) == versions - 1, timeout_s=5)
+    expect_each_once(answers, count + 5)
+    for partition in range(PARTITIONS):
+        labels = [header(one, "headrace-model") for one in answers if one.partition() == partition]
+        seen = [int(label.removeprefix(b"adder/")) for label in labels]
+        assert seen == sorted(seen)
+        assert seen[-1] == versions
+
+
 def test_an_input_that_is_bad_as_a_whole_stops_the_replica_before_it_commits(
     kafka: KafkaSettings, topics: Topics
 ) -> None:
@@ -230,6 +261,32 @@ def test_the_policy_skip_counts_and_goes_on_and_stop_stops(kafka: KafkaSettings,
     with skipping, TopicFollower(kafka, target, {}) as follower:
         eventually(lambda: bool(follower.read(0.2)), timeout_s=30)
     assert not read_all(kafka, source + ".dead-letters")
+
+
+@pytest.mark.parametrize("at_least_once", [False, True])
+def test_an_output_that_kafka_refuses_ends_the_replica_and_nothing_counts_as_answered(
+    kafka: KafkaSettings, topics: Topics, at_least_once: bool
+) -> None:
+    source, _ = topics
+    with BatchProducer(kafka) as producer:
+        producer.produce(source, b"k", question(0, 1), None, 0)
+        producer.flush()
+    status = Status(0)
+    refusing = replica_thread(kafka, (source, "__consumer_offsets"), at_least_once=at_least_once, status=status)
+    with refusing as errors:
+        eventually(lambda: bool(errors), timeout_s=20)
+    assert is_permanent(errors[0])
+    assert errors[0].reason_name in ("KAFKA_FORBIDDEN", "INVALID_FIELD")
+    assert errors[0].metadata["topics"] == "__consumer_offsets"
+    assert status.snapshot().answered_count == 0
+
+
+def test_answers_are_counted(kafka: KafkaSettings, topics: Topics) -> None:
+    send(kafka, topics[0], 0, 5)
+    status = Status(0)
+    with replica_thread(kafka, topics, status=status):
+        eventually(lambda: status.snapshot().answered_count == 5 * PARTITIONS, timeout_s=20)
+    assert status.snapshot().dead_letter_count == 0
 
 
 def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(own_broker: Callable[[], Broker]) -> None:

@@ -1,16 +1,21 @@
 """What a replica asks its worker."""
 
+import time
 from pathlib import Path
 
 import numpy as np
 import orjson
+import psutil
+import pytest
 
 from headrace.v1 import model_pb2
 from headrace.v1.result_pb2 import Result
-from inferencer.predictor import Predictor, Recipe
+from inferencer.predictor import Answers, Predictor, Recipe
+from inferencer.workers import Workers
 from sandbox.session import WorkerSession
 from streams.codecs import Field, Spec
 from tests.frameworks.models import torch_model
+from tests.support import eventually
 
 CODE = torch_model(
     "self.scale = nn.Parameter(torch.tensor(10.0))",
@@ -25,8 +30,63 @@ def test_a_model_with_several_inputs_answers_records_of_several_fields(tmp_path:
         trained.build("", CODE)
         [saved] = trained.save(tmp_path)
     result = Result(framework=model_pb2.FRAMEWORK_PYTORCH, code=CODE)
-    with Predictor(Recipe(result, saved.path, tmp_path / "worker", 0, on_output=print)) as predictor:
+    with (
+        Workers(tmp_path / "workers", spare=False, on_output=print) as workers,
+        Predictor(Recipe(result, saved.path), workers) as predictor,
+    ):
         predictor.ask({"": np.array([[1, 2, 3], [4, 5, 6]], np.float32)}, FIELDS)
         answers = predictor.answer(lambda: None)
-    values = [orjson.loads(answer)["values"] for answer in answers if isinstance(answer, bytes)]
-    assert values == [[5, 10], [11, 40]]
+    assert values(answers) == [[5, 10], [11, 40]]
+
+
+# A record that begins with -3 hangs.
+HANGING = torch_model(
+    "self.scale = nn.Parameter(torch.tensor(10.0))",
+    "x):\n        while (x[:, 0] == -3).any(): pass\n        return x * self.scale",
+)
+
+
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A model that a record can hang."""
+    with WorkerSession.start("pytorch", folder=tmp_path_factory.mktemp("trained")) as trained:
+        trained.build("", HANGING)
+        [saved] = trained.save(tmp_path_factory.mktemp("weights"))
+    return Recipe(Result(framework=model_pb2.FRAMEWORK_PYTORCH, code=HANGING), saved.path)
+
+
+def values(answers: Answers) -> list[list[float] | str]:
+    return [orjson.loads(answer)["values"] if isinstance(answer, bytes) else answer.reason_name for answer in answers]
+
+
+def test_a_record_that_hangs_the_model_is_refused_and_the_group_is_served_meanwhile(
+    hanging: Recipe, tmp_path: Path
+) -> None:
+    alive: list[int] = []
+    with (
+        Workers(tmp_path, on_output=print) as workers,
+        Predictor(hanging, workers, batch_timeout_s=2) as predictor,
+    ):
+        predictor.ask({"": np.array([[1], [-3], [2]], np.float32)})
+        assert values(predictor.answer(lambda: alive.append(1))) == [[10], "DEADLINE", [20]]
+    assert len(alive) >= 2
+
+
+def test_the_spare_answers_at_once_when_the_worker_is_killed(hanging: Recipe, tmp_path: Path) -> None:
+    def worker(number: int) -> psutil.Process:
+        family = psutil.Process().children(recursive=True)
+        (found,) = [one for one in family if one.cwd() == str(tmp_path / str(number)) and "worker" in one.cmdline()[-4]]
+        return found
+
+    with Workers(tmp_path, on_output=print) as workers, Predictor(hanging, workers) as predictor:
+        eventually(lambda: workers.has_spare, timeout_s=60)
+        spare = worker(1)
+        worker(0).kill()
+        predictor.ask({"": np.array([[1], [2]], np.float32)})
+        started = time.monotonic()
+        assert values(predictor.answer(lambda: None)) == [[10], [20]]
+        print(f"answered {time.monotonic() - started:.2f} s after the worker was lost")
+        assert spare.is_running()
+        assert not (tmp_path / "0").exists()
+    assert not spare.is_running()
+    assert not list(tmp_path.iterdir())

@@ -1,11 +1,14 @@
 """A replica as a process, with a real worker, on a real broker."""
 
+import itertools
 import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +18,9 @@ import pytest
 from headrace.v1 import inference_pb2, stream_pb2
 from sandbox.session import WorkerSession
 from streams.follow import TopicFollower
-from streams.kafka import KafkaSettings, ensure_topics
+from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
 from streams.writer import BatchProducer
-from tests.inferencer.control_plane import SmallControlPlane, served
+from tests.inferencer.control_plane import SmallControlPlane, Trained, served
 from tests.support import eventually
 
 # Sums up; a record that begins with -1 ends the worker, one that begins with -2 raises.
@@ -105,18 +108,49 @@ def send(kafka: KafkaSettings, plane: SmallControlPlane, firsts: list[float]) ->
         producer.flush()
 
 
+@contextmanager
+def questions(kafka: KafkaSettings, plane: SmallControlPlane) -> Iterator[list[int]]:
+    """Asks some hundred a second until the block ends; gives how many of each partition were asked, in the end."""
+    stop, asked = threading.Event(), list[int]()
+
+    def ask() -> None:
+        with BatchProducer(kafka) as producer:
+            number = 0
+            while not stop.wait(0.02):
+                for partition in (0, 1) * 3:
+                    value = np.array([number, 1], np.float32).tobytes()
+                    headers: list[tuple[str, str | bytes | None]] = [("n", b"%d" % number)]
+                    producer.produce(plane.inference.input_topic, b"k", value, headers, partition)
+                    number += 1
+            producer.flush()
+            asked.append(number)
+
+    thread = threading.Thread(target=ask, name="questions")
+    thread.start()
+    try:
+        yield asked
+    finally:
+        stop.set()
+        thread.join(30)
+
+
 class Answers:
     """What the output topic holds: number of the question to values."""
 
     def __init__(self, follower: TopicFollower) -> None:
         self._follower = follower
         self.values: dict[int, list[float]] = {}
+        self.models: dict[int, list[str]] = {0: [], 1: []}
+        """Partition to the model of each answer, in order."""
+        self.sources: list[str] = []
         self.count = 0
 
     def reached(self, count: int) -> bool:
         for message in self._follower.read(0.2):
-            headers = dict(message.headers() or [])
-            self.values[int(headers["n"] or b"")] = json.loads(message.value() or b"")["values"]
+            headers = {name: value for name, value in headers_of(message) if isinstance(value, bytes)}
+            self.values[int(headers["n"])] = json.loads(message.value() or b"")["values"]
+            self.sources.append(headers["headrace-source"].decode())
+            self.models[message.partition() or 0].append(headers["headrace-model"].decode())
             self.count += 1
         return self.count >= count
 
@@ -161,12 +195,64 @@ def test_a_record_that_ends_the_worker_or_raises_becomes_a_dead_letter_and_the_o
     ):
         answers = Answers(follower)
         eventually(lambda: answers.reached(62), timeout_s=90)
-        letters = dead_letters.read(10)
+        letters: list[Message] = []
+
+        def has_both() -> bool:
+            letters.extend(dead_letters.read(0.2))
+            return len(letters) == 2
+
+        eventually(has_both, timeout_s=20)
     reasons = {dict(letter.headers() or [])["n"]: letter for letter in letters}
     assert set(reasons) == {b"13", b"40"}
     assert dict(reasons[b"13"].headers() or [])["headrace-error"] == b"WORKER_CRASHED"
     assert dict(reasons[b"40"].headers() or [])["headrace-error"] == b"CODE_ERROR"
     assert set(answers.values) == set(range(64)) - {13, 40}
+
+
+def test_another_model_takes_over_while_data_flow_and_one_that_cannot_be_loaded_does_not(
+    kafka: KafkaSettings, control_plane: SmallControlPlane, tmp_path: Path
+) -> None:
+    plane = control_plane
+    plane.others = {
+        8: Trained(4, CODE.replace("* self.scale", "* self.scale + 1000")),
+        10: Trained(6, CODE.replace("x.sum(dim=1, keepdim=True)", "x @ torch.ones(5, 1)")),
+        11: Trained(7, CODE, damaged=True),
+    }
+
+    def refused(result_id: int, reason: str) -> bool:
+        plane.inference.result_id = result_id
+        last = plane.reports[-1]
+        is_told = reason in str(last.error)
+        return is_told and (last.state, last.result_id) == (inference_pb2.INFERENCE_STATE_RUNNING, 8)
+
+    def answers_with(result_id: int, version: int) -> bool:
+        plane.inference.result_id = result_id
+        last = plane.reports[-1]
+        return (last.result_id, last.model_version) == (result_id, version) and not last.HasField("error")
+
+    with (
+        served(plane) as address,
+        TopicFollower(kafka, plane.inference.output_topic, {}) as follower,
+        replica(kafka, address, plane, tmp_path) as process,
+    ):
+        answers = Answers(follower)
+        with questions(kafka, plane) as asked:
+            eventually(lambda: answers.reached(50), timeout_s=60)
+            eventually(lambda: answers_with(8, 4), timeout_s=60)
+            for result_id, reason in ((10, "SCHEMA_MISMATCH"), (11, "DIGEST_MISMATCH")):
+                eventually(partial(refused, result_id, reason), timeout_s=60)
+            eventually(lambda: answers_with(7, 3), timeout_s=60)
+            soon = answers.count + 50
+            eventually(lambda: answers.reached(soon), timeout_s=30)
+        eventually(lambda: answers.reached(asked[0]), timeout_s=60)
+        assert not answers.reached(asked[0] + 1)
+        assert process.is_running()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert len(set(answers.sources)) == answers.count == asked[0]
+    for models in answers.models.values():
+        assert [name for name, _ in itertools.groupby(models)] == ["tiny/3", "tiny/4", "tiny/3"]
+    assert {values[0] - number for number, values in answers.values.items()} == {1.0, 1001.0}
 
 
 def test_code_that_does_not_fit_the_weights_fails_for_good_and_says_why(

@@ -1,0 +1,58 @@
+"""From a result of the control plane to a model that answers."""
+
+import logging
+import threading
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from headrace import logs
+from headrace.errors import HeadraceError
+from headrace.v1.inference_pb2 import Inference
+from inferencer.loop import Model
+from inferencer.predictor import Predictor, Recipe
+from inferencer.served import fetch_served
+from inferencer.workers import Workers
+from streams.codecs import codec_for
+
+log = logging.getLogger(__name__)
+
+
+class ModelLoader:
+    """Loads models for one inference; each has a worker of its own."""
+
+    def __init__(self, channel: grpc.Channel, inference: Inference, folder: Path, workers: Workers) -> None:
+        self._channel, self._inference, self._folder, self._workers = channel, inference, folder, workers
+        self._predictors: dict[int, Predictor] = {}  # by the id of the model that it answers for
+
+    def load(self, result_id: int, stop: threading.Event, *, strict: bool) -> Model:
+        """See Loader."""
+        served = fetch_served(self._channel, result_id, self._folder, stop)
+        predictor = Predictor(Recipe(served.result, served.weights), self._workers)
+        predictor.start()
+        try:
+            self._warm(predictor, strict)
+        except BaseException:
+            predictor.close()
+            raise
+        model = Model(served.label.encode(), result_id, served.result.version, predictor)
+        self._predictors[id(model)] = predictor
+        return model
+
+    def end(self, model: Model) -> None:
+        """See Loader."""
+        self._predictors.pop(id(model)).close()
+
+    def _warm(self, predictor: Predictor, strict: bool) -> None:
+        """With a row of zeros, where the length of a row is known before the first one came."""
+        codec = codec_for(self._inference.input_format, dict(self._inference.input_config))
+        if not codec.sample_spec.is_known:
+            return
+        zeros = np.zeros((1, *codec.sample_spec.shape), codec.sample_spec.dtype)
+        try:
+            predictor.warm({"": zeros}, codec.fields)
+        except HeadraceError as error:
+            if strict:
+                raise
+            log.warning("the model does not answer a row of zeros", extra=logs.error_fields(error))
