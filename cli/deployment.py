@@ -191,6 +191,7 @@ def show(deployment: Id, as_json: Json = False) -> None:
         "why": output.error_line(found.error),
         "queue": found.queue_message,
         "stream": found.stream_id or (f"that of result {again}" if again else "waits for one"),
+        "refused": output.refused_line(found.refused_announcement),
         "trains again": f"result {again}" if again else "",
         "settings": output.settings_lines(found.settings),
         "created": output.ago(found.create_time),

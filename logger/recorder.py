@@ -3,7 +3,8 @@
 The catalog keeps how far each partition is recorded, in the same database transaction as the record itself, and
 this process begins there. So a message is neither lost nor recorded twice, whoever is killed between two steps. A
 message that is no announcement goes to `<control topic>.dead-letters` with the reason; only then is its position
-recorded. Positions belong to the topic by Kafka's id: one that is deleted and made anew is read from its start.
+recorded, and the deployment that it was meant for told. Positions belong to the topic by Kafka's id: one that is
+deleted and made anew is read from its start.
 
 A message about topics or partitions that Kafka does not have is recorded: data may come after its announcement, and
 the stream's availability says what is missing.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import prometheus_client
@@ -31,7 +32,7 @@ from headrace.failpoints import fail_at
 from headrace.v1 import error_pb2
 from headrace.v1.stream_catalog_pb2 import GetRecordedPositionsRequest, RecordStreamRequest
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
-from headrace.v1.stream_pb2 import DIALECT_UNSPECIFIED, Dialect, StreamAnnouncement, StreamSource
+from headrace.v1.stream_pb2 import DIALECT_UNSPECIFIED, Dialect, RefusedAnnouncement, StreamAnnouncement, StreamSource
 from streams import control
 from streams.follow import TopicFollower
 from streams.kafka import Headers, KafkaSettings, Message, ensure_topics, headers_of, time_of, topic_ids
@@ -45,7 +46,7 @@ KAFKA_WAIT_S = 3.0
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 5.0
 DEAD_LETTER_SUFFIX = ".dead-letters"
-ERROR_MESSAGE_BYTES = 1024
+ERROR_MESSAGE_LENGTH = 1024
 # A turn asks Kafka for the ids of at most so many topics; those of the others stay unknown.
 MAX_TOPICS_ASKED = 1000
 
@@ -176,9 +177,9 @@ class Recorder:
             return
         dead_letters.flush()
         fail_at("after_dead_letter")
-        last = {one.source.partition: one.source for one in refused}
-        for source in last.values():
-            self._catalog.RecordStream(RecordStreamRequest(source=source))
+        for own in _by_partition(refused):
+            told = {one.deployment_id: _refusal(one) for one in own if one.deployment_id}
+            self._catalog.RecordStream(RecordStreamRequest(source=own[-1].source, refused=told.values()))
         REFUSED.inc(len(refused))
         refused.clear()
 
@@ -188,7 +189,7 @@ class Recorder:
         headers: Headers = [
             *headers_of(message),
             ("headrace-error", error.reason_name.encode()),
-            ("headrace-error-message", error.message.encode()[:ERROR_MESSAGE_BYTES]),
+            ("headrace-error-message", error.message[:ERROR_MESSAGE_LENGTH].encode()),
             ("headrace-source", f"{source.topic}/{source.partition}/{source.offset}".encode()),
         ]
         try:
@@ -207,6 +208,25 @@ class _Read:
     dialect: Dialect = DIALECT_UNSPECIFIED
     announcement: StreamAnnouncement | None = None
     error: InvalidArgument | None = None
+
+    @property
+    def deployment_id(self) -> int:
+        """For which deployment it is meant; 0 where that cannot be read."""
+        return control.addressee(self.message.key(), headers_of(self.message), self.message.value())
+
+
+def _by_partition(read: Sequence[_Read]) -> Iterable[list[_Read]]:
+    found: dict[int, list[_Read]] = {}
+    for one in read:
+        found.setdefault(one.source.partition, []).append(one)
+    return found.values()
+
+
+def _refusal(one: _Read) -> RefusedAnnouncement:
+    """Without the facts and fields of the error, which the message tells: a message may be wrong at great length."""
+    assert one.error is not None
+    brief = InvalidArgument(one.error.reason, one.error.message[:ERROR_MESSAGE_LENGTH])
+    return RefusedAnnouncement(deployment_id=one.deployment_id, error=brief.to_status(), source=one.source)
 
 
 def _read(message: Message) -> _Read:

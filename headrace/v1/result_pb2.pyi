@@ -172,7 +172,7 @@ class Epoch(_message.Message):
     def __init__(self, result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., number: _Optional[int] = ..., metrics: _Optional[_Union[SplitMetrics, _Mapping]] = ..., step: _Optional[int] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ResultEvent(_message.Message):
-    __slots__ = ("sequence", "result_id", "attempt", "time", "epoch", "progress", "result", "queue")
+    __slots__ = ("sequence", "result_id", "attempt", "time", "epoch", "progress", "result", "queue", "refused_announcement")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +181,7 @@ class ResultEvent(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     result_id: int
     attempt: int
@@ -189,4 +190,5 @@ class ResultEvent(_message.Message):
     progress: Progress
     result: Result
     queue: _deployment_pb2.QueuePlace
-    def __init__(self, sequence: _Optional[int] = ..., result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., queue: _Optional[_Union[_deployment_pb2.QueuePlace, _Mapping]] = ...) -> None: ...
+    refused_announcement: _stream_pb2.RefusedAnnouncement
+    def __init__(self, sequence: _Optional[int] = ..., result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., queue: _Optional[_Union[_deployment_pb2.QueuePlace, _Mapping]] = ..., refused_announcement: _Optional[_Union[_stream_pb2.RefusedAnnouncement, _Mapping]] = ...) -> None: ...

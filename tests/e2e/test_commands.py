@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from cli.demo import examples_folder
+from streams import control
+from streams.kafka import KafkaSettings
+from streams.writer import BatchProducer
 from tests.e2e.conftest import Platform
+from tests.support import eventually
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +179,19 @@ def test_an_inference_answers_a_file(platform: Platform, trained: int, blobs: Pa
     assert refused.returncode == 1
     assert platform.json("inference", "stop", "blobs-live")["state"] == "INFERENCE_STATE_STOPPED"
     platform.done("inference", "delete", "blobs-live")
+
+
+def test_a_refused_announcement_is_shown_by_the_training_that_waits(platform: Platform, trained: int) -> None:
+    waits = int(platform.json("train", "blobs")["id"])
+    with BatchProducer(KafkaSettings(platform.state.kafka)) as producer:
+        producer.produce(control.CONTROL_TOPIC, control.deployment_key(waits), b'{"topic": "blobs:0:9:5"}')
+        producer.flush()
+    shown = eventually(lambda: platform.json("deployment", "show", str(waits))["refusedAnnouncement"], timeout_s=60)
+    assert "blobs:0:9:5" in shown["error"]["message"]
+    printed = platform.done("deployment", "show", str(waits))
+    assert "INVALID_RANGE" in printed
+    assert f"{control.CONTROL_TOPIC}/0/{shown['source']['offset']}" in printed
+    platform.done("deployment", "delete", str(waits), "--force")
 
 
 @pytest.mark.parametrize(
