@@ -13,7 +13,7 @@ from control_plane.cluster import AsyncCluster
 from control_plane.events import Watchers
 from control_plane.inference_check import CHANGEABLE, DEAD_LETTERS
 from control_plane.listing import newest_first
-from control_plane.names import replica_name
+from control_plane.names import replicas_owner
 from control_plane.repeats import create_once, first_answer
 from control_plane.store import Kind, Store, inferences, states
 from control_plane.validation import refuse
@@ -94,11 +94,10 @@ class Inferences:
 
     async def delete(self, request: deployment_manager_pb2.DeleteInferenceRequest) -> empty_pb2.Empty:
         """Raises FailedPrecondition while it runs, unless forced."""
-        found = await self.get(request.id)
         if request.force:
             await self._end(request.id)
         await self._store.write(lambda: inferences.delete(request.id))
-        await self._cluster.remove_logs([replica_name(found.id, slot) for slot in slots(found)])
+        await self._cluster.remove_logs({replicas_owner(request.id)})
         return empty_pb2.Empty()
 
     async def report(

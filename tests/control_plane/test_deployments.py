@@ -407,6 +407,7 @@ async def test_a_forced_delete_ends_what_runs_first(tmp_path: Path, store: Store
             await asyncio.to_thread(plane.world.trains, result_id)
         await plane.manager.DeleteDeployment(api.DeleteDeploymentRequest(id=running.id, force=True))
         assert not plane.world.trainers()
+        assert not list((tmp_path / "logs").glob("train-*"))
         with pytest.raises(NotFound):
             await get(plane, running.id)
 
