@@ -27,7 +27,8 @@ from cli.connection import VALIDATION_TIMEOUT_S, control_plane
 from cli.deployment import watch_deployment
 from cli.home import PlatformState, home_folder, running_state, supervisor_pid
 from cli.inference import await_running, create_inference
-from cli.platform import BrokerPort, GatewayPort, Kafka, Port, addresses, down, start_platform
+from cli.options import BrokerPort, GatewayPort, LoggerPort, PlatformKafka, Port, PytorchPort, TensorflowPort
+from cli.platform import addresses, check_ports, down, start_platform
 from cli.predict import best, input_encoding
 from cli.result import range_lines
 from cli.supervisor import FRAMEWORKS, Ports
@@ -93,17 +94,18 @@ class Answers:
 
 def demo(
     leave: Annotated[bool, typer.Option("--exit", help="Stop everything at the end.")] = False,
-    kafka: Kafka = "",
+    kafka: PlatformKafka = "",
     port: Port = 8070,
     gateway_port: GatewayPort = 8080,
-    tensorflow_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the TensorFlow executor.")] = 8071,
-    pytorch_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the PyTorch executor.")] = 8072,
-    logger_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the logger's metrics.")] = 8073,
+    tensorflow_port: TensorflowPort = 8071,
+    pytorch_port: PytorchPort = 8072,
+    logger_port: LoggerPort = 8073,
     broker_port: BrokerPort = 9092,
 ) -> None:
     """Start the platform and tell the whole story: two models learn from one stream and then answer a topic."""
     _check_installed()
     ports = Ports(port, tensorflow_port, pytorch_port, logger_port, gateway_port, broker_port)
+    check_ports(ports, kafka)
     home = home_folder()
     with _platform(home, ports, kafka) as (state, is_ours):
         os.environ["HEADRACE_ADDRESS"] = state.address

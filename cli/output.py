@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.options import count_option
 from headrace.v1 import deployment_pb2, inference_pb2, result_pb2, stream_pb2
 
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+Limit = Annotated[int, count_option("--limit", "-n", help="At most so many.", min=1)]
 
 # Wide enough for our tables where the output is a file or a pipe.
 PIPE_WIDTH = 160

@@ -18,6 +18,7 @@ from cli.confusion import print_confusion
 from cli.connection import control_plane, find_model, list_all
 from cli.deployment import parse_state
 from cli.following import follow
+from cli.options import id_argument, id_option
 from cli.output import Json, Limit
 from headrace.errors import DataLoss, NotFound
 from headrace.v1 import deployment_pb2, error_pb2, result_collector_pb2, result_pb2
@@ -27,12 +28,12 @@ app = typer.Typer()
 
 EXIT_FAILED = 1
 DOWNLOAD_TIMEOUT_S = 3600.0
-Id = Annotated[int, typer.Argument(metavar="RESULT", help="Its id.", min=1)]
+Id = Annotated[int, id_argument("RESULT")]
 
 
 @app.command("list")
 def list_results(
-    deployment: Annotated[int, typer.Option("--deployment", min=0, help="Only of this training.")] = 0,
+    deployment: Annotated[int, id_option("--deployment", help="Only of this training.", min=0)] = 0,
     model: Annotated[str, typer.Option("--model", help="Only of this model (name or id).")] = "",
     state: Annotated[str, typer.Option("--state", help="Only in this state, as `finished`.")] = "",
     limit: Limit = 50,
@@ -108,7 +109,7 @@ def watch(result: Id, as_json: Json = False) -> None:
 
 @app.command()
 def compare(
-    results: Annotated[list[int], typer.Argument(metavar="RESULT...", help="Ids of results.")],
+    results: Annotated[list[int], id_argument("RESULT...", "Ids of results.")],
     differences: Annotated[bool, typer.Option("--differences", "-d", help="Only what differs.")] = False,
     metric: Annotated[str, typer.Option("--metric", "-m", help="The metric of the chart.")] = "loss",
     split: Annotated[str, typer.Option("--split", help="training or validation.")] = "validation",
