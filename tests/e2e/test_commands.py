@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import httpx
@@ -255,3 +256,12 @@ def test_the_examples_are_models_that_build(platform: Platform) -> None:
     for framework, file in (("tensorflow", "keras_model.py"), ("pytorch", "torch_model.py")):
         code = str(examples_folder() / file)
         platform.done("model", "create", "checked", "-f", framework, "--code", code, "--validate-only")
+
+
+def test_a_demo_leaves_a_platform_running_that_it_did_not_start(platform: Platform) -> None:
+    told = platform.headrace("demo", "--exit", timeout_s=600)
+    assert told.returncode == 0, f"{told.stdout}\n{told.stderr}\n{platform.logs()}"
+    assert "stays up" in told.stdout
+    platform.done("status")
+    mine = [each for each in platform.json("inference", "list")["inferences"] if each["name"].startswith("digits-")]
+    assert [each["state"] for each in mine] == ["INFERENCE_STATE_STOPPED"] * 2
