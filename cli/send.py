@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cli import output
 from cli.announce import parse_format
+from cli.awaited import warn_unless_awaited
 from cli.dry_run import show_dry_run
 from cli.home import kafka_address
 from cli.options import Kafka, count_option, id_option
@@ -81,6 +82,7 @@ def send(  # noqa: PLR0913
     if dry_run:
         show_dry_run(records, topic, wanted, as_json=as_json)
         return
+    warn_unless_awaited(deployment)
     sink = SINKS[wanted.input_format](
         kafka_address(kafka), topic, deployment, description=wanted.description,
         validation_rate=validation_rate, test_rate=test_rate, partitions=partitions,

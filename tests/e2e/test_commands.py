@@ -258,6 +258,24 @@ def test_the_examples_are_models_that_build(platform: Platform) -> None:
         platform.done("model", "create", "checked", "-f", framework, "--code", code, "--validate-only")
 
 
+def test_records_for_a_training_that_takes_none_are_sent_with_a_warning(
+    platform: Platform, trained: int, blobs: Path
+) -> None:
+    def sent(deployment: str) -> str:
+        done = platform.headrace("send", str(blobs), "-t", "blobs-late", "-d", deployment, "-l", "class")
+        assert done.returncode == 0, done.stderr
+        assert "Sent 300 records" in done.stdout
+        return done.stderr
+
+    finished = platform.json("result", "show", str(trained))["deploymentId"]
+    assert f"deployment {finished} is finished" in sent(finished)
+    assert "there is no deployment 4711" in sent("4711")
+    waits = platform.json("train", "blobs")["id"]
+    assert sent(waits) == ""
+    platform.done("deployment", "delete", waits, "--force")
+    assert f"there is no deployment {waits}" in sent(waits)
+
+
 def test_a_demo_leaves_a_platform_running_that_it_did_not_start(platform: Platform) -> None:
     told = platform.headrace("demo", "--exit", timeout_s=600)
     assert told.returncode == 0, f"{told.stdout}\n{told.stderr}\n{platform.logs()}"
