@@ -85,7 +85,15 @@ def train(  # noqa: PLR0913 - an option each
         if not wait:
             _print_created(created, as_json)
             return
-        ended = watch_deployment(channel, created, quiet=as_json)
+        try:
+            ended = watch_deployment(channel, created, quiet=as_json)
+        except KeyboardInterrupt:
+            output.errors.print(
+                f"headrace: the training goes on; watch it: {gateway_url()}/deployments/{created.id}\n"
+                f"  cancel it: headrace deployment cancel {created.id}",
+                soft_wrap=True, markup=False,
+            )  # fmt: skip
+            raise
         if as_json:
             output.print_json(ended)
     if ended.state != deployment_pb2.STATE_FINISHED:

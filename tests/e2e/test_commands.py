@@ -276,6 +276,17 @@ def test_records_for_a_training_that_takes_none_are_sent_with_a_warning(
     assert f"there is no deployment {waits}" in sent(waits)
 
 
+def test_ctrl_c_while_a_training_is_watched_says_that_it_goes_on(platform: Platform, trained: int) -> None:
+    with platform.started("train", "blobs", "--wait") as watching:
+        waits = eventually(lambda: platform.json("deployment", "list", "--state", "waiting")["deployments"])[0]["id"]
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=30)
+    assert watching.returncode == 130
+    assert f"headrace deployment cancel {waits}" in said
+    assert platform.json("deployment", "show", waits)["state"] == "STATE_WAITING"
+    platform.done("deployment", "delete", waits, "--force")
+
+
 def test_a_demo_leaves_a_platform_running_that_it_did_not_start(platform: Platform) -> None:
     told = platform.headrace("demo", "--exit", timeout_s=600)
     assert told.returncode == 0, f"{told.stdout}\n{told.stderr}\n{platform.logs()}"
