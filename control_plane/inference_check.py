@@ -11,6 +11,7 @@ from control_plane.validation import bad_name
 from headrace.errors import FailedPrecondition, FieldViolation, HeadraceError, InvalidArgument, not_yet
 from headrace.v1 import deployment_pb2, error_pb2, inference_pb2, result_pb2, stream_pb2
 from headrace.v1.inference_pb2 import Inference
+from streams.answers import dead_letter_topic
 from streams.codecs import codec_for
 
 MAX_REPLICAS = 100
@@ -18,7 +19,6 @@ MAX_BATCH_ROWS = 100_000
 MAX_WAIT_S = 60.0
 NAME_LENGTH = 63
 
-DEAD_LETTERS = ".dead-letters"
 # Kafka takes 249 characters, of which the dead letters' topic needs some.
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,235}")
 
@@ -115,7 +115,7 @@ def _bad_topics(inference: Inference) -> Iterable[FieldViolation]:
             yield FieldViolation(f"inference.{name}", rule)
     if inference.output_topic and inference.output_topic in (
         inference.input_topic,
-        inference.input_topic + DEAD_LETTERS,
+        dead_letter_topic(inference.input_topic),
     ):
         rule = "must be another topic than that of the questions and that of their dead letters"
         yield FieldViolation("inference.output_topic", rule)

@@ -34,6 +34,7 @@ from headrace.v1.stream_catalog_pb2 import GetRecordedPositionsRequest, RecordSt
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
 from headrace.v1.stream_pb2 import DIALECT_UNSPECIFIED, Dialect, RefusedAnnouncement, StreamAnnouncement, StreamSource
 from streams import control
+from streams.answers import ERROR_HEADER, ERROR_MESSAGE_HEADER, MESSAGE_LIMIT, SOURCE_HEADER, dead_letter_topic
 from streams.follow import TopicFollower
 from streams.kafka import Headers, KafkaSettings, Message, ensure_topics, headers_of, time_of, topic_ids
 from streams.writer import BatchProducer
@@ -45,8 +46,6 @@ POLL_S = 0.5
 KAFKA_WAIT_S = 3.0
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 5.0
-DEAD_LETTER_SUFFIX = ".dead-letters"
-ERROR_MESSAGE_LENGTH = 1024
 # A turn asks Kafka for the ids of at most so many topics; those of the others stay unknown.
 MAX_TOPICS_ASKED = 1000
 
@@ -59,7 +58,7 @@ class Recorder:
 
     def __init__(self, kafka: KafkaSettings, topic: str, catalog: StreamCatalogStub) -> None:
         self._kafka, self._topic, self._catalog = kafka, topic, catalog
-        self._dead_letter_topic = topic + DEAD_LETTER_SUFFIX
+        self._dead_letter_topic = dead_letter_topic(topic)
         self._topic_id = ""
         self._ready = threading.Event()
         self._retry_s, self._told = FIRST_RETRY_S, ""
@@ -188,9 +187,9 @@ class Recorder:
         log.warning("a control message is refused", extra={"offset": source.offset, **logs.error_fields(error)})
         headers: Headers = [
             *headers_of(message),
-            ("headrace-error", error.reason_name.encode()),
-            ("headrace-error-message", error.message[:ERROR_MESSAGE_LENGTH].encode()),
-            ("headrace-source", f"{source.topic}/{source.partition}/{source.offset}".encode()),
+            (ERROR_HEADER, error.reason_name.encode()),
+            (ERROR_MESSAGE_HEADER, error.message[:MESSAGE_LIMIT].encode()),
+            (SOURCE_HEADER, f"{source.topic}/{source.partition}/{source.offset}".encode()),
         ]
         try:
             dead_letters.produce(self._dead_letter_topic, message.key(), message.value(), headers)
@@ -225,7 +224,7 @@ def _by_partition(read: Sequence[_Read]) -> Iterable[list[_Read]]:
 def _refusal(one: _Read) -> RefusedAnnouncement:
     """Without the facts and fields of the error, which the message tells: a message may be wrong at great length."""
     assert one.error is not None
-    brief = InvalidArgument(one.error.reason, one.error.message[:ERROR_MESSAGE_LENGTH])
+    brief = InvalidArgument(one.error.reason, one.error.message[:MESSAGE_LIMIT])
     return RefusedAnnouncement(deployment_id=one.deployment_id, error=brief.to_status(), source=one.source)
 
 
