@@ -68,6 +68,8 @@ class Board:
                 card.epochs[event.epoch.number] = event.epoch.metrics
                 self._say(card, f"epoch {event.epoch.number} · {output.metrics_line(event.epoch.metrics)}")
             case "progress":
+                if event.progress.waits_for not in ("", card.progress.waits_for):
+                    self._say(card, f"waits: {event.progress.waits_for}")
                 card.progress = event.progress
             case "queue":
                 card.queue = event.queue.message
@@ -147,6 +149,8 @@ def _how_far(card: Card) -> tuple[float, float, str]:
     progress, state = card.progress, card.result.state
     if state == deployment_pb2.STATE_FINISHED:
         return 1, 1, f"version {card.result.version}"
+    if state == deployment_pb2.STATE_READING and progress.waits_for:
+        return 0, 1, f"waits: {progress.waits_for}"
     if state == deployment_pb2.STATE_READING and progress.records_total:
         text = f"{output.count(progress.records_read)} of {output.count(progress.records_total)} records"
         return progress.records_read, progress.records_total, text

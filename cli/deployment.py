@@ -216,7 +216,8 @@ def show(deployment: Id, as_json: Json = False) -> None:
         [
             (
                 each.id, each.model_name, output.styled_state(output.state_name(each.state)), each.version or "",
-                output.error_line(each.error) or output.metrics_line(each.metrics) or each.queue.message,
+                output.error_line(each.error) or output.metrics_line(each.metrics) or each.queue.message
+                or each.progress.waits_for,
             )
             for each in sorted(results, key=lambda result: result.id)
         ],

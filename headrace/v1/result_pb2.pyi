@@ -42,7 +42,7 @@ class SplitMetrics(_message.Message):
     def __init__(self, splits: _Optional[_Mapping[str, Metrics]] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("phase", "epoch", "epochs", "records_read", "records_total", "step", "steps", "rows_per_second")
+    __slots__ = ("phase", "epoch", "epochs", "records_read", "records_total", "step", "steps", "rows_per_second", "waits_for")
     PHASE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class Progress(_message.Message):
     STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     ROWS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
     phase: _deployment_pb2.State
     epoch: int
     epochs: int
@@ -59,7 +60,8 @@ class Progress(_message.Message):
     step: int
     steps: int
     rows_per_second: float
-    def __init__(self, phase: _Optional[_Union[_deployment_pb2.State, str]] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., records_read: _Optional[int] = ..., records_total: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., rows_per_second: _Optional[float] = ...) -> None: ...
+    waits_for: str
+    def __init__(self, phase: _Optional[_Union[_deployment_pb2.State, str]] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., records_read: _Optional[int] = ..., records_total: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., waits_for: _Optional[str] = ...) -> None: ...
 
 class Artifact(_message.Message):
     __slots__ = ("name", "media_type", "size_bytes", "sha256")

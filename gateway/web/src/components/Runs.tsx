@@ -92,6 +92,7 @@ function measure(progress: Progress, run: Run): { part: number | null; text: str
   const speed = Number(progress.rowsPerSecond);
   const perSecond = speed > 0 ? ` · ${rate(speed)}/s` : "";
   if (progress.phase === "STATE_READING") {
+    if (progress.waitsFor) return { part: 0, text: `waits: ${progress.waitsFor}` };
     const [read, total] = [Number(progress.recordsRead), Number(progress.recordsTotal)];
     if (total && read >= total) return { part: 1, text: `all ${count(total)} records read; the worker gets ready` };
     const text = total ? `${count(read)} of ${count(total)} records` : `${count(read)} records`;
