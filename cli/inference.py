@@ -149,7 +149,17 @@ def show(name: Name, as_json: Json = False) -> None:
         "page": f"{gateway_url()}/inferences/{found.id}",
     })  # fmt: skip
     output.print_table(
-        ["#replica", "state", "partitions", "#lag", "#rows/s", "#answered", "#dead letters", "#restarts", "error"],
+        [
+            "#replica",
+            "state",
+            "partitions",
+            "#lag",
+            "#rows/s",
+            "#answered since start",
+            "#dead letters since start",
+            "#restarts",
+            "error",
+        ],
         [_replica_row(replica) for replica in found.replica_states],
         empty="No replica has reported yet.",
     )
@@ -171,7 +181,8 @@ def scale(
     if as_json:
         output.print_json(updated)
         return
-    output.console.print(f"Inference {updated.id} gets {updated.replicas} replicas.")
+    replica = "replica" if updated.replicas == 1 else "replicas"
+    output.console.print(f"Inference {updated.id} gets {updated.replicas} {replica}.")
 
 
 @app.command()

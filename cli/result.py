@@ -75,7 +75,8 @@ def show(result: Id, as_json: Json = False) -> None:
         "state": output.styled_state(output.state_name(found.state)),
         "why": output.error_line(found.error),
         "queue": found.queue.message,
-        "trained on": range_lines(found),
+        "waits for": found.progress.waits_for,
+        "trained on" if found.state == deployment_pb2.STATE_FINISHED else "stream": range_lines(found),
         "records": f"{output.count(sizes.training)} for training, {output.count(sizes.validation)} for validation, "
         f"{output.count(sizes.test)} for the test" if found.HasField("split_sizes") else "",
         "undecodable": found.decode_error_count or "",
@@ -128,8 +129,11 @@ def compare(
         f"{each.model_name} (result {each.id})": metric_curves(_by_number(epochs[each.id]), metric).get(split, [])
         for each in found.results
     }
-    output.console.print(f"\n[bold]{split} {metric}[/bold]")
-    output.console.print(output.curve({name: values for name, values in curves.items() if values}))
+    if shown := {name: values for name, values in curves.items() if values}:
+        output.console.print(f"\n[bold]{split} {metric}[/bold]")
+        output.console.print(output.curve(shown))
+    else:
+        output.console.print(f"\nNone of them has a {metric} of the {split} split: no curve.", markup=False)
 
 
 @app.command()
