@@ -9,6 +9,7 @@ import typer
 
 from cli import output
 from cli.connection import control_plane, find_model, list_all
+from cli.options import id_option
 from cli.output import Json, Limit
 from headrace.v1 import model_pb2, model_registry_pb2
 from headrace.v1.model_registry_pb2_grpc import ModelRegistryStub
@@ -19,7 +20,7 @@ Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name or
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="1 to 63 of lower-case letters, digits and `-`.")]
 Expect = Annotated[
     int | None,
-    typer.Option("--expect", min=0, metavar="RESULT", help="Only if it points to this result now (0: to none)."),
+    id_option("--expect", metavar="RESULT", help="Only if it points to this result now (0: to none).", min=0),
 ]
 _VERSION = re.compile(r"[vV](\d{1,9})")
 

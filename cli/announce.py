@@ -10,6 +10,7 @@ import typer
 
 from cli import output
 from cli.connection import control_plane
+from cli.options import count_option, id_option
 from cli.output import Json
 from cli.times import parse_span, parse_time
 from headrace.v1 import stream_catalog_pb2, stream_pb2
@@ -22,7 +23,8 @@ FORMATS = {
 }
 Topics = Annotated[list[str] | None, typer.Option("--topic", "-t", help="Records of this topic; may be repeated.")]
 Partitions = Annotated[
-    list[int] | None, typer.Option("--partition", min=0, help="Only this one; may be repeated. Default: all.")
+    list[int] | None,
+    count_option("--partition", help="Only this one; may be repeated. Default: all."),
 ]
 Config = Annotated[
     list[str] | None,
@@ -31,7 +33,7 @@ Config = Annotated[
 
 
 def announce(  # noqa: PLR0913
-    deployment: Annotated[int, typer.Option("--deployment", "-d", min=1, help="The training that shall use them.")],
+    deployment: Annotated[int, id_option("--deployment", "-d", help="The training that shall use them.")],
     data_format: Annotated[str, typer.Option("--format", "-f", help="raw, avro, json or protobuf.")],
     topic: Topics = None,
     partition: Partitions = None,

@@ -19,6 +19,7 @@ from headrace.v1 import deployment_pb2, result_pb2
 CURVE_HEIGHT = 6
 MIN_PANEL_WIDTH = 50
 LINES_A_SECOND = 4
+WITHOUT_STREAM = (deployment_pb2.STATE_CREATED, deployment_pb2.STATE_STARTING, deployment_pb2.STATE_WAITING)
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Card:
     epochs: dict[int, result_pb2.SplitMetrics] = field(default_factory=dict)
     # Why it waits for a processor; empty when it does not.
     queue: str = ""
+    # Of the last announcement for it, while it has no stream.
+    refused: str = ""
 
     @property
     def name(self) -> str:
@@ -65,10 +68,15 @@ class Board:
                 card.epochs[event.epoch.number] = event.epoch.metrics
                 self._say(card, f"epoch {event.epoch.number} · {output.metrics_line(event.epoch.metrics)}")
             case "progress":
+                if event.progress.waits_for not in ("", card.progress.waits_for):
+                    self._say(card, f"waits: {event.progress.waits_for}")
                 card.progress = event.progress
             case "queue":
                 card.queue = event.queue.message
                 self._say(card, card.queue)
+            case "refused_announcement":
+                card.refused = f"an announcement was refused: {output.refused_line(event.refused_announcement)}"
+                self._say(card, card.refused)
 
     def results(self) -> list[result_pb2.Result]:
         return [card.result for card in self.cards.values()]
@@ -91,6 +99,7 @@ class Board:
         changed = self._said.get(result.id) != result.state
         card.result = result
         card.queue = ""
+        card.refused = card.refused if result.state in WITHOUT_STREAM else ""
         self._said[result.id] = result.state
         if result.HasField("progress"):
             card.progress = result.progress
@@ -121,6 +130,8 @@ def _panel(card: Card, width: int) -> Panel:
         last = card.epochs[max(card.epochs)]
         parts += [Text(f"{split}: {output.values_line(last.splits[split].values)}") for split in sorted(last.splits)]
         parts.append(output.curve(metric_curves(card.epochs, "loss"), width=max(20, width - 12), height=CURVE_HEIGHT))
+    if card.refused:
+        parts.append(Text(card.refused, style="yellow"))
     if error := output.error_line(result.error):
         parts.append(Text(error, style="bold red"))
     return Panel(Group(*parts), title=title, title_align="left")
@@ -138,6 +149,8 @@ def _how_far(card: Card) -> tuple[float, float, str]:
     progress, state = card.progress, card.result.state
     if state == deployment_pb2.STATE_FINISHED:
         return 1, 1, f"version {card.result.version}"
+    if state == deployment_pb2.STATE_READING and progress.waits_for:
+        return 0, 1, f"waits: {progress.waits_for}"
     if state == deployment_pb2.STATE_READING and progress.records_total:
         text = (
             f"{output.count(progress.records_read)} of {output.count(progress.records_total)} records{_left(progress)}"

@@ -26,8 +26,9 @@ from cli import output
 from cli.connection import VALIDATION_TIMEOUT_S, control_plane
 from cli.deployment import watch_deployment
 from cli.home import PlatformState, home_folder, running_state, supervisor_pid
-from cli.inference import await_running, create_inference
-from cli.platform import BrokerPort, GatewayPort, Kafka, Port, addresses, down, start_platform
+from cli.inference import await_running, create_inference, stop_inference
+from cli.options import BrokerPort, GatewayPort, LoggerPort, PlatformKafka, Port, PytorchPort, TensorflowPort
+from cli.platform import addresses, check_ports, down, start_platform
 from cli.predict import best, input_encoding
 from cli.result import range_lines
 from cli.supervisor import FRAMEWORKS, Ports
@@ -92,27 +93,31 @@ class Answers:
 
 
 def demo(
-    leave: Annotated[bool, typer.Option("--exit", help="Stop everything at the end.")] = False,
-    kafka: Kafka = "",
+    leave: Annotated[bool, typer.Option("--exit", help="Stop at the end what it started.")] = False,
+    kafka: PlatformKafka = "",
     port: Port = 8070,
     gateway_port: GatewayPort = 8080,
-    tensorflow_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the TensorFlow executor.")] = 8071,
-    pytorch_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the PyTorch executor.")] = 8072,
-    logger_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the logger's metrics.")] = 8073,
+    tensorflow_port: TensorflowPort = 8071,
+    pytorch_port: PytorchPort = 8072,
+    logger_port: LoggerPort = 8073,
     broker_port: BrokerPort = 9092,
 ) -> None:
     """Start the platform and tell the whole story: two models learn from one stream and then answer a topic."""
     _check_installed()
     ports = Ports(port, tensorflow_port, pytorch_port, logger_port, gateway_port, broker_port)
+    check_ports(ports, kafka)
     home = home_folder()
     with _platform(home, ports, kafka) as (state, is_ours):
         os.environ["HEADRACE_ADDRESS"] = state.address
         with control_plane() as channel:
-            good = Story(channel, state).tell()
+            story = Story(channel, state)
+            try:
+                good = story.tell()
+            finally:
+                if leave and not is_ours:
+                    story.clear()
         if not leave:
             _stay(state, is_ours)
-    if leave and not is_ours:
-        down()
     if not good:
         raise typer.Exit(EXIT_FAILED)
 
@@ -124,6 +129,7 @@ class Story:
         self._channel = channel
         self._kafka = KafkaSettings(state.kafka)
         self._page = f"http://{state.gateway}"
+        self._created: list[inference_pb2.Inference] = []
 
     def tell(self) -> bool:
         """Whether both models are good enough and answered every image exactly once."""
@@ -137,6 +143,14 @@ class Story:
         good = _print_verdict(inferences, answers, kept_out)
         self._print_next(results, inferences)
         return good
+
+    def clear(self) -> None:
+        """Stop what still runs of it on a platform that goes on."""
+        output.console.print()
+        for each in self._created:
+            stop_inference(self._channel, each.id)
+            output.console.print(f"Stopped the inference {each.name}.", markup=False)
+        output.console.print(f"The platform was running before and stays up: {self._page}", markup=False)
 
     def _create_models(self) -> None:
         _headline("Two models", "one in Keras, one in PyTorch; each is built once in a sandbox")
@@ -228,10 +242,11 @@ class Story:
         # Topics of their own for every demo: each image has one answer of each model, also when it is told twice.
         run = results[0].deployment_id
         ensure_topics(self._kafka, {f"digits-in-{run}": PARTITIONS})
-        created = [create_inference(self._channel, _inference(result, run)) for result in results]
-        ensure_topics(self._kafka, {each.output_topic: PARTITIONS for each in created})
+        for result in results:
+            self._created.append(create_inference(self._channel, _inference(result, run)))
+        ensure_topics(self._kafka, {each.output_topic: PARTITIONS for each in self._created})
         with output.errors.status("Starting the replicas"):
-            running = [await_running(self._channel, each.id) for each in created]
+            running = [await_running(self._channel, each.id) for each in self._created]
         for each in running:
             output.console.print(f"  {each.name}: {each.input_topic} → {each.output_topic}", markup=False)
             output.console.print(f"  watch it live: [link]{self._page}/inferences/{each.id}[/link]")

@@ -15,6 +15,7 @@ from cli.connection import control_plane, find_configuration, list_all
 from cli.following import follow
 from cli.home import gateway_url
 from cli.logs import print_logs
+from cli.options import MAX_SECONDS, MAX_UINT32, count_option, finite, id_argument, id_option
 from cli.output import Json, Limit
 from headrace.v1 import (
     configuration_pb2,
@@ -31,24 +32,29 @@ from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 app = typer.Typer()
 
 EXIT_FAILED = 1
-Id = Annotated[int, typer.Argument(metavar="DEPLOYMENT", help="Its id.", min=1)]
+Id = Annotated[int, id_argument("DEPLOYMENT")]
 
 
 def train(  # noqa: PLR0913 - an option each
     configuration: Annotated[str, typer.Argument(metavar="CONFIGURATION", help="Its name or id.")] = "",
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=0, help="Rows per step. 0: 32.")] = 0,
+    batch_size: Annotated[int, count_option("--batch-size", "-b", help="Rows per step. 0: 32.")] = 0,
     fit: Annotated[str, typer.Option("--fit", help='Arguments of Keras\' fit, as "epochs=5, shuffle=True".')] = "",
     evaluate: Annotated[str, typer.Option("--evaluate", help="Arguments of Keras' evaluate.")] = "",
     torch_fit: Annotated[str, typer.Option("--torch-fit", help='For PyTorch models, as "max_epochs=5".')] = "",
     torch_evaluate: Annotated[str, typer.Option("--torch-evaluate", help="For PyTorch models: the DataLoader's.")] = "",
-    stream: Annotated[int, typer.Option("--stream", min=0, help="Train on this recorded stream now.")] = 0,
+    stream: Annotated[int, id_option("--stream", help="Train on this recorded stream now.", min=0)] = 0,
     from_result: Annotated[
-        int, typer.Option("--from-result", min=0, help="Train this result again: same code, settings, seed and ranges.")
+        int,
+        id_option("--from-result", help="Train this result again: same code, settings, seed and ranges.", min=0),
     ] = 0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of split, shuffling and weights. 0: chosen for you.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MAX_UINT32, help="Of split, shuffling and weights. 0: chosen for you.")
+    ] = 0,
     ordered: Annotated[bool, typer.Option("--ordered", help="Split by time, not shuffled.")] = False,
     confusion_matrix: Annotated[bool, typer.Option("--confusion-matrix", help="Count a confusion matrix.")] = False,
-    deadline_s: Annotated[float, typer.Option("--deadline", min=0, help="Fail after so many seconds.")] = 0.0,
+    deadline_s: Annotated[
+        float, typer.Option("--deadline", min=0, max=MAX_SECONDS, callback=finite, help="Fail after so many seconds.")
+    ] = 0.0,
     description: Annotated[str, typer.Option("--description", help="For people.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Show it live until it ends; exit code 1 if it fails.")] = False,
     as_json: Json = False,
@@ -79,7 +85,15 @@ def train(  # noqa: PLR0913 - an option each
         if not wait:
             _print_created(created, as_json)
             return
-        ended = watch_deployment(channel, created, quiet=as_json)
+        try:
+            ended = watch_deployment(channel, created, quiet=as_json)
+        except KeyboardInterrupt:
+            output.errors.print(
+                f"headrace: the training goes on; watch it: {gateway_url()}/deployments/{created.id}\n"
+                f"  cancel it: headrace deployment cancel {created.id}",
+                soft_wrap=True, markup=False,
+            )  # fmt: skip
+            raise
         if as_json:
             output.print_json(ended)
     if ended.state != deployment_pb2.STATE_FINISHED:
@@ -191,6 +205,7 @@ def show(deployment: Id, as_json: Json = False) -> None:
         "why": output.error_line(found.error),
         "queue": found.queue_message,
         "stream": found.stream_id or (f"that of result {again}" if again else "waits for one"),
+        "refused": output.refused_line(found.refused_announcement),
         "trains again": f"result {again}" if again else "",
         "settings": output.settings_lines(found.settings),
         "created": output.ago(found.create_time),
@@ -201,7 +216,8 @@ def show(deployment: Id, as_json: Json = False) -> None:
         [
             (
                 each.id, each.model_name, output.styled_state(output.state_name(each.state)), each.version or "",
-                output.error_line(each.error) or output.metrics_line(each.metrics) or each.queue.message,
+                output.error_line(each.error) or output.metrics_line(each.metrics) or each.queue.message
+                or each.progress.waits_for,
             )
             for each in sorted(results, key=lambda result: result.id)
         ],

@@ -57,8 +57,30 @@ class PlatformState:
 
 
 def home_folder() -> Path:
-    """`HEADRACE_HOME`, or `.headrace` in the current folder. It need not exist yet."""
-    return Path(os.environ.get("HEADRACE_HOME") or ".headrace").absolute()
+    """`HEADRACE_HOME`, or `.headrace` in the current folder. It need not exist yet; what does is a folder."""
+    home = Path(os.environ.get("HEADRACE_HOME") or ".headrace").absolute()
+    in_the_way = next((path for path in (home, *home.parents) if path.exists()), home)
+    if in_the_way.exists() and not in_the_way.is_dir():
+        raise _unusable(home, f"{in_the_way} is not a folder")
+    return home
+
+
+def prepared(home: Path) -> Path:
+    """The folder, which exists now and can be written in. Raises FailedPrecondition."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        _lock_path(home).touch()
+    except OSError as error:
+        raise _unusable(home, f"{error.filename} cannot be written ({error.strerror})") from error
+    return home
+
+
+def _unusable(home: Path, why: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        error_pb2.REASON_WRONG_STATE,
+        f"the home folder {home} cannot be used: {why}; set HEADRACE_HOME to a folder in which you may write",
+        home=home,
+    )
 
 
 def state_path(home: Path) -> Path:

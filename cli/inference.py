@@ -14,6 +14,7 @@ from cli import output
 from cli.connection import control_plane, find_inference, list_all
 from cli.home import gateway_url
 from cli.logs import print_logs
+from cli.options import MAX_INT32, count_option, id_argument
 from cli.output import Json, Limit
 from headrace.errors import DeadlineExceeded, FailedPrecondition, from_status
 from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2
@@ -43,15 +44,15 @@ ERROR_POLICIES = {
 
 
 def infer(  # noqa: PLR0913 - an option each
-    result: Annotated[int, typer.Argument(metavar="RESULT", help="The id of a finished result.", min=1)],
+    result: Annotated[int, id_argument("RESULT", "The id of a finished result.")],
     input_topic: Annotated[str, typer.Option("--input-topic", "-i", help="Questions come from here.")],
     output_topic: Annotated[str, typer.Option("--output-topic", "-o", help="Answers go here.")],
-    replicas: Annotated[int, typer.Option("--replicas", "-r", min=1, help="Processes.")] = 1,
+    replicas: Annotated[int, count_option("--replicas", "-r", help="Processes.", min=1)] = 1,
     name: Annotated[str, typer.Option("--name", help="Default: made of the model's name and version.")] = "",
     guarantee: Annotated[str, typer.Option("--guarantee", help="exactly-once or at-least-once.")] = "exactly-once",
     start: Annotated[str, typer.Option("--start", help="committed, earliest or latest.")] = "committed",
     on_error: Annotated[str, typer.Option("--on-error", help="dead-letter, skip or stop.")] = "dead-letter",
-    max_rows: Annotated[int, typer.Option("--max-rows", min=0, help="Rows of a batch. 0: adapts.")] = 0,
+    max_rows: Annotated[int, count_option("--max-rows", help="Rows of a batch. 0: adapts.")] = 0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when all replicas run.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -148,7 +149,17 @@ def show(name: Name, as_json: Json = False) -> None:
         "page": f"{gateway_url()}/inferences/{found.id}",
     })  # fmt: skip
     output.print_table(
-        ["#replica", "state", "partitions", "#lag", "#rows/s", "#answered", "#dead letters", "#restarts", "error"],
+        [
+            "#replica",
+            "state",
+            "partitions",
+            "#lag",
+            "#rows/s",
+            "#answered since start",
+            "#dead letters since start",
+            "#restarts",
+            "error",
+        ],
         [_replica_row(replica) for replica in found.replica_states],
         empty="No replica has reported yet.",
     )
@@ -156,7 +167,9 @@ def show(name: Name, as_json: Json = False) -> None:
 
 @app.command()
 def scale(
-    name: Name, replicas: Annotated[int, typer.Argument(min=1, help="How many processes.")], as_json: Json = False
+    name: Name,
+    replicas: Annotated[int, typer.Argument(min=1, max=MAX_INT32, help="How many processes.")],
+    as_json: Json = False,
 ) -> None:
     """Change the number of replicas while data flow."""
     with control_plane() as channel:
@@ -168,7 +181,8 @@ def scale(
     if as_json:
         output.print_json(updated)
         return
-    output.console.print(f"Inference {updated.id} gets {updated.replicas} replicas.")
+    replica = "replica" if updated.replicas == 1 else "replicas"
+    output.console.print(f"Inference {updated.id} gets {updated.replicas} {replica}.")
 
 
 @app.command()
@@ -180,12 +194,7 @@ def stop(
     """Stop an inference between two transactions; what it has answered stays answered."""
     with control_plane() as channel:
         found = find_inference(channel, name)
-        request = deployment_manager_pb2.StopInferenceRequest(id=found.id)
-        stopped = DeploymentManagerStub(channel).StopInference(request, timeout=TIMEOUT_S)
-        deadline = time.monotonic() + STOP_DEADLINE_S
-        while wait and stopped.state == inference_pb2.INFERENCE_STATE_STOPPING and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-            stopped = _get(channel, found.id)
+        stopped = stop_inference(channel, found.id, wait=wait)
     if as_json:
         output.print_json(stopped)
         return
@@ -214,6 +223,17 @@ def logs(
     with control_plane() as channel:
         inference_id = find_inference(channel, name).id
     print_logs(deployment_manager_pb2.WatchLogsRequest(inference_id=inference_id, no_follow=not follow_lines), as_json)
+
+
+def stop_inference(channel: grpc.Channel, inference_id: int, *, wait: bool = True) -> inference_pb2.Inference:
+    """Stop it and, with `wait`, return when it has stopped or the patience for that is over."""
+    request = deployment_manager_pb2.StopInferenceRequest(id=inference_id)
+    stopped: inference_pb2.Inference = DeploymentManagerStub(channel).StopInference(request, timeout=TIMEOUT_S)
+    deadline = time.monotonic() + STOP_DEADLINE_S
+    while wait and stopped.state == inference_pb2.INFERENCE_STATE_STOPPING and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        stopped = _get(channel, inference_id)
+    return stopped
 
 
 def _get(channel: grpc.Channel, inference_id: int) -> inference_pb2.Inference:

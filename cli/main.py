@@ -136,7 +136,8 @@ def _report_usage(error: Any) -> int:
         sys.stdout.write(message if message.endswith("\n") else f"{message}\n")
         return EXIT_USAGE
     command = context.command_path if context is not None else "headrace"
-    _say(f"{message.rstrip('.')}. See: {command} --help")
+    end = "" if message.endswith("?") else "."
+    _say(f"{message.rstrip('.')}{end} See: {command} --help")
     return int(error.exit_code)
 
 

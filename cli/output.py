@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from headrace.v1 import deployment_pb2, inference_pb2, result_pb2
+from cli.options import count_option
+from headrace.v1 import deployment_pb2, inference_pb2, result_pb2, stream_pb2
 
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+Limit = Annotated[int, count_option("--limit", "-n", help="At most so many.", min=1)]
 
 # Wide enough for our tables where the output is a file or a pipe.
 PIPE_WIDTH = 160
@@ -182,6 +183,15 @@ def error_line(error: status_pb2.Status) -> str:
     info = error_details_pb2.ErrorInfo()
     reason = next((f"{info.reason}: " for detail in error.details if detail.Unpack(info)), "")
     return f"{reason}{error.message}"
+
+
+def refused_line(refused: stream_pb2.RefusedAnnouncement) -> str:
+    """`INVALID_RANGE: … (KAFKA_ML_CONTROL_TOPIC/0/17, 3 s ago)`; empty where none was refused."""
+    if not refused.HasField("error"):
+        return ""
+    source = refused.source
+    place = ", ".join(filter(None, [f"{source.topic}/{source.partition}/{source.offset}", ago(source.time)]))
+    return f"{error_line(refused.error)} ({place})"
 
 
 # Dots of a braille character by column and row.

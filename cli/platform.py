@@ -21,32 +21,30 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from cli import output
-from cli.home import PlatformState, ServiceState, home_folder, read_state, running_state, supervisor_pid
+from cli.home import PlatformState, ServiceState, home_folder, prepared, read_state, running_state, supervisor_pid
 from cli.leftovers import sweep
+from cli.options import MAX_PORT, BrokerPort, GatewayPort, LoggerPort, PlatformKafka, Port, PytorchPort, TensorflowPort
+from cli.service import readable
 from cli.supervisor import PORT_OPTIONS, Ports, supervise
 from headrace.errors import DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
 from headrace.v1 import error_pb2
 
 EXIT_NOT_READY = 1
 EXIT_NOT_UP = 4
+EXIT_INTERRUPTED = 130
 DOWN_DEADLINE_S = 120.0
 UP_DEADLINE_S = 600.0
 POLL_S = 0.1
 
-Kafka = Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Use this Kafka, not the embedded broker.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the control plane. 0: any free one.")]
-GatewayPort = Annotated[int, typer.Option("--gateway-port", min=0, max=65535, help="Of REST API and pages.")]
-BrokerPort = Annotated[int, typer.Option("--broker-port", min=0, max=65535, help="Of the embedded broker.")]
-
 
 def up(
-    kafka: Kafka = "",
+    kafka: PlatformKafka = "",
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when it is ready; it goes on.")] = False,
     port: Port = 8070,
     gateway_port: GatewayPort = 8080,
-    tensorflow_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the TensorFlow executor.")] = 8071,
-    pytorch_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the PyTorch executor.")] = 8072,
-    logger_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the logger's metrics.")] = 8073,
+    tensorflow_port: TensorflowPort = 8071,
+    pytorch_port: PytorchPort = 8072,
+    logger_port: LoggerPort = 8073,
     broker_port: BrokerPort = 9092,
 ) -> None:
     """Start the platform on this machine: embedded broker, control plane, executors, logger, gateway.
@@ -55,13 +53,28 @@ def up(
     without waiting.
     """
     ports = Ports(port, tensorflow_port, pytorch_port, logger_port, gateway_port, broker_port)
+    check_ports(ports, kafka)
     if detach:
         start_platform(home_folder(), ports, kafka=kafka)
         output.console.print("It goes on by itself; stop it with: headrace down")
         return
     with StartView() as view:
-        supervise(home_folder(), ports, kafka=kafka, on_change=view.show)
-    output.console.print("Stopped.")
+        was_ready = supervise(prepared(home_folder()), ports, kafka=kafka, on_change=view.show)
+    output.console.print("Stopped." if was_ready else "Stopped before it was ready.")
+    if not was_ready:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def check_ports(ports: Ports, kafka: str) -> None:
+    """Refuse a port that two services would have."""
+    options: dict[int, str] = {}
+    for name, option in PORT_OPTIONS.items():
+        port = getattr(ports, name)
+        if port == 0 or (kafka and name == "broker"):
+            continue
+        if port in options:
+            raise typer.BadParameter(f"{options[port]} and {option} are the same port twice, {port}; choose two")
+        options[port] = option
 
 
 def down() -> None:
@@ -103,12 +116,12 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
         raise typer.Exit(EXIT_NOT_READY)
 
 
-def broker(port: Annotated[int, typer.Option(min=0, max=65535, help="Where clients connect.")] = 9092) -> None:
+def broker(port: Annotated[int, typer.Option(min=0, max=MAX_PORT, help="Where clients connect.")] = 9092) -> None:
     """Run the embedded Kafka broker alone, until Ctrl-C. Its data stays in the home folder."""
     from cli.broker import Broker
     from headrace.process import stop_on_signals
 
-    with stop_on_signals() as stop, Broker(home_folder(), port, stop_with_parent=True) as running:
+    with stop_on_signals() as stop, Broker(prepared(home_folder()), port, stop_with_parent=True) as running:
         output.console.print(f"Kafka is ready on {running.bootstrap_servers}. Stop it with Ctrl-C.")
         while not stop.wait(POLL_S):
             if not running.pid:
@@ -124,8 +137,8 @@ def start_platform(home: Path, ports: Ports, *, kafka: str = "", end_with_us: bo
 
     Raises what kept it from starting, in its own words.
     """
-    logs = home / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    logs = prepared(home) / "logs"
+    logs.mkdir(exist_ok=True)
     with (logs / "up.log").open("a") as log:
         said_before = log.tell()
         process = subprocess.Popen(
@@ -174,8 +187,12 @@ def _as_error(said: str, process: subprocess.Popen[bytes]) -> HeadraceError:
     found = re.search(r"^headrace: (.*) \[([A-Z_]+)\]$", said, re.MULTILINE | re.DOTALL)
     kind = Unavailable if process.returncode == EXIT_NOT_UP else FailedPrecondition
     if found is None:
-        return kind(error_pb2.REASON_SERVICE_UNAVAILABLE, said.strip() or f"it ended with {process.returncode}")
+        return kind(error_pb2.REASON_SERVICE_UNAVAILABLE, _readable(said) or f"it ended with {process.returncode}")
     return kind(dict(error_pb2.Reason.items()).get(f"REASON_{found[2]}", 0), found[1])
+
+
+def _readable(said: str) -> str:
+    return "\n".join(map(readable, said.strip().splitlines()))
 
 
 def _wait_until(done: Callable[[], bool], deadline_s: float, otherwise: str) -> None:

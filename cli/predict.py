@@ -13,6 +13,7 @@ import typer
 from cli import output
 from cli.connection import control_plane, find_inference
 from cli.home import kafka_address
+from cli.options import Kafka
 from cli.output import Json
 from cli.records import Records, read_records
 from headrace.errors import DeadlineExceeded, FailedPrecondition
@@ -28,7 +29,7 @@ def predict(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (numbers, with a header) or NPZ.")],
     label: Annotated[str, typer.Option("--label", "-l", help="Column or array with labels, to compare with.")] = "",
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds without any answer to wait.")] = 30.0,
-    kafka: Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Default: that of this home.")] = "",
+    kafka: Kafka = "",
     as_json: Json = False,
 ) -> None:
     """Send the rows of a file to an inference's input topic and print the answers of its output topic."""

@@ -18,6 +18,7 @@ from cli.confusion import print_confusion
 from cli.connection import control_plane, find_model, list_all
 from cli.deployment import parse_state
 from cli.following import follow
+from cli.options import id_argument, id_option
 from cli.output import Json, Limit
 from headrace.errors import DataLoss, NotFound
 from headrace.v1 import deployment_pb2, error_pb2, result_collector_pb2, result_pb2
@@ -27,12 +28,12 @@ app = typer.Typer()
 
 EXIT_FAILED = 1
 DOWNLOAD_TIMEOUT_S = 3600.0
-Id = Annotated[int, typer.Argument(metavar="RESULT", help="Its id.", min=1)]
+Id = Annotated[int, id_argument("RESULT")]
 
 
 @app.command("list")
 def list_results(
-    deployment: Annotated[int, typer.Option("--deployment", min=0, help="Only of this training.")] = 0,
+    deployment: Annotated[int, id_option("--deployment", help="Only of this training.", min=0)] = 0,
     model: Annotated[str, typer.Option("--model", help="Only of this model (name or id).")] = "",
     state: Annotated[str, typer.Option("--state", help="Only in this state, as `finished`.")] = "",
     limit: Limit = 50,
@@ -74,7 +75,8 @@ def show(result: Id, as_json: Json = False) -> None:
         "state": output.styled_state(output.state_name(found.state)),
         "why": output.error_line(found.error),
         "queue": found.queue.message,
-        "trained on": range_lines(found),
+        "waits for": found.progress.waits_for,
+        "trained on" if found.state == deployment_pb2.STATE_FINISHED else "stream": range_lines(found),
         "records": f"{output.count(sizes.training)} for training, {output.count(sizes.validation)} for validation, "
         f"{output.count(sizes.test)} for the test" if found.HasField("split_sizes") else "",
         "undecodable": found.decode_error_count or "",
@@ -108,7 +110,7 @@ def watch(result: Id, as_json: Json = False) -> None:
 
 @app.command()
 def compare(
-    results: Annotated[list[int], typer.Argument(metavar="RESULT...", help="Ids of results.")],
+    results: Annotated[list[int], id_argument("RESULT...", "Ids of results.")],
     differences: Annotated[bool, typer.Option("--differences", "-d", help="Only what differs.")] = False,
     metric: Annotated[str, typer.Option("--metric", "-m", help="The metric of the chart.")] = "loss",
     split: Annotated[str, typer.Option("--split", help="training or validation.")] = "validation",
@@ -127,8 +129,11 @@ def compare(
         f"{each.model_name} (result {each.id})": metric_curves(_by_number(epochs[each.id]), metric).get(split, [])
         for each in found.results
     }
-    output.console.print(f"\n[bold]{split} {metric}[/bold]")
-    output.console.print(output.curve({name: values for name, values in curves.items() if values}))
+    if shown := {name: values for name, values in curves.items() if values}:
+        output.console.print(f"\n[bold]{split} {metric}[/bold]")
+        output.console.print(output.curve(shown))
+    else:
+        output.console.print(f"\nNone of them has a {metric} of the {split} split: no curve.", markup=False)
 
 
 @app.command()

@@ -11,8 +11,10 @@ from rich.text import Text
 
 from cli import output
 from cli.announce import parse_format
+from cli.awaited import warn_unless_awaited
 from cli.dry_run import show_dry_run
 from cli.home import kafka_address
+from cli.options import Kafka, count_option, id_option
 from cli.output import Json
 from cli.records import FileRecords, Wishes, look_at
 from headrace.v1.stream_pb2 import (
@@ -37,7 +39,7 @@ SINKS: dict[int, type[Sink]] = {
 def send(  # noqa: PLR0913
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (with a header), JSON lines, NPZ, NPY or Avro.")],
     topic: Annotated[str, typer.Option("--topic", "-t", help="Records go here.")],
-    deployment: Annotated[int, typer.Option("--deployment", "-d", min=1, help="The training that waits for them.")],
+    deployment: Annotated[int, id_option("--deployment", "-d", help="The training that waits for them.")],
     label: Annotated[
         list[str] | None, typer.Option("--label", "-l", help="Column or array with labels; may be repeated.")
     ] = None,
@@ -52,7 +54,7 @@ def send(  # noqa: PLR0913
     data_type: Annotated[str, typer.Option(help="Of the samples, as float32. Default: what fits.")] = "",
     data_reshape: Annotated[str, typer.Option(help='Columns make one array of this shape, as "28 28".')] = "",
     label_type: Annotated[str, typer.Option(help="Of the labels. Default: int32 for whole numbers.")] = "",
-    partitions: Annotated[int, typer.Option(min=1, help="Of the topic, if it does not exist yet.")] = 1,
+    partitions: Annotated[int, count_option(help="Of the topic, if it does not exist yet.", min=1)] = 1,
     validation_rate: Annotated[float, typer.Option(min=0.0, max=0.999, help="Part kept for validation.")] = 0.0,
     test_rate: Annotated[float, typer.Option(min=0.0, max=0.999, help="Part kept for the test.")] = 0.0,
     description: Annotated[str, typer.Option(help="For people. Default: the file's name.")] = "",
@@ -61,7 +63,7 @@ def send(  # noqa: PLR0913
         bool, typer.Option("--transactional", help="Readers see nothing before the announcement.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the first records; send nothing.")] = False,
-    kafka: Annotated[str, typer.Option("--kafka", metavar="HOST:PORT", help="Default: that of this home.")] = "",
+    kafka: Kafka = "",
     as_json: Json = False,
 ) -> None:
     """Send a file's rows as records, and announce them as the stream of a training once all are confirmed."""
@@ -80,6 +82,7 @@ def send(  # noqa: PLR0913
     if dry_run:
         show_dry_run(records, topic, wanted, as_json=as_json)
         return
+    warn_unless_awaited(deployment)
     sink = SINKS[wanted.input_format](
         kafka_address(kafka), topic, deployment, description=wanted.description,
         validation_rate=validation_rate, test_rate=test_rate, partitions=partitions,

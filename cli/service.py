@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -154,10 +155,19 @@ def http_ready(address: str, path: str) -> bool:
 
 
 def last_lines(path: Path, count: int = 5) -> list[str]:
-    """The end of a log, for an error message."""
+    """The end of a log as people read it, for an error message."""
     if not path.exists():
         return []
-    return path.read_text(errors="replace").splitlines()[-count:]
+    return [readable(line) for line in path.read_text(errors="replace").splitlines()[-count:]]
+
+
+def readable(line: str) -> str:
+    """One of our own log lines in JSON as its message and cause; any other line as it is."""
+    try:
+        fields = json.loads(line)
+        return ": ".join(str(fields[name]) for name in ("message", "cause", "exception") if fields.get(name))
+    except (ValueError, TypeError, AttributeError):
+        return line
 
 
 def _rotate(path: Path) -> None:

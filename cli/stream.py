@@ -10,6 +10,7 @@ import typer
 from cli import output
 from cli.announce import announce
 from cli.connection import control_plane, list_all
+from cli.options import id_argument, id_option
 from cli.output import Json, Limit
 from cli.stream_head import head
 from headrace.v1 import stream_catalog_pb2, stream_pb2
@@ -27,12 +28,12 @@ AVAILABILITY = {
     stream_pb2.AVAILABILITY_NOT_WRITTEN: "a part is not written yet",
     stream_pb2.AVAILABILITY_BLOCKED: "written, but a part is hidden by an open transaction",
 }
-Id = Annotated[int, typer.Argument(metavar="STREAM", help="Its id.", min=1)]
+Id = Annotated[int, id_argument("STREAM")]
 
 
 @app.command("list")
 def list_streams(
-    deployment: Annotated[int, typer.Option("--deployment", min=0, help="Only for this training.")] = 0,
+    deployment: Annotated[int, id_option("--deployment", help="Only for this training.", min=0)] = 0,
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
@@ -89,7 +90,7 @@ def show(stream: Id, as_json: Json = False) -> None:
 @app.command()
 def replay(
     stream: Id,
-    deployment: Annotated[int, typer.Option("--deployment", min=1, help="The training that shall use it.")],
+    deployment: Annotated[int, id_option("--deployment", help="The training that shall use it.")],
     as_json: Json = False,
 ) -> None:
     """Announce a recorded stream again for another training; no record is sent again."""

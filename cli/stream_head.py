@@ -12,6 +12,7 @@ import typer
 
 from cli import output
 from cli.connection import control_plane
+from cli.options import id_argument
 from cli.output import Json
 from cli.pictures import is_picture, print_pictures
 from cli.record_table import Shown, Values, numbers, print_records
@@ -25,7 +26,7 @@ Head = stream_catalog_pb2.GetStreamHeadResponse
 
 
 def head(
-    stream: Annotated[int, typer.Argument(metavar="STREAM", help="Its id.", min=1)],
+    stream: Annotated[int, id_argument("STREAM")],
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=MAX_RECORDS, help="At most so many records.")] = 10,
     table: Annotated[bool, typer.Option("--table", help="Numbers, also where they are pictures.")] = False,
     as_json: Json = False,

@@ -86,8 +86,10 @@ FRAMEWORKS = (
 OnChange = Callable[[PlatformState], None]
 
 
-def supervise(home: Path, ports: Ports, *, kafka: str = "", on_change: OnChange | None = None) -> None:
+def supervise(home: Path, ports: Ports, *, kafka: str = "", on_change: OnChange | None = None) -> bool:
     """Run the platform of this home until SIGTERM or SIGINT; a second signal stops it without grace.
+
+    Whether it was ready before it was stopped.
 
     Call it on the main thread: the services end with that thread. kafka: bootstrap servers in place of the
     embedded broker. on_change: told whatever `state.json` is told.
@@ -96,7 +98,7 @@ def supervise(home: Path, ports: Ports, *, kafka: str = "", on_change: OnChange 
     """
     with taken(home), Signals() as signals:
         sweep(home, workloads=False)
-        Supervisor(home, _usable(ports, kafka), kafka, on_change).run(signals)
+        return Supervisor(home, _usable(ports, kafka), kafka, on_change).run(signals)
 
 
 class Supervisor:
@@ -119,7 +121,7 @@ class Supervisor:
             notes=[framework.note() for framework in FRAMEWORKS if framework not in self._frameworks],
         )
 
-    def run(self, signals: Signals) -> None:
+    def run(self, signals: Signals) -> bool:
         """Start everything, then turn after turn until a signal; whatever happens, nothing is left."""
         try:
             deadline = time.monotonic() + READY_DEADLINE_S
@@ -128,7 +130,8 @@ class Supervisor:
                 self._check_start(deadline)
                 time.sleep(TURN_S)
         finally:
-            self._stop_all(signals.hurry)
+            self._stop_all(signals.hurry if self._state.ready else lambda: True)
+        return self._state.ready
 
     def step(self) -> None:
         """One turn: start who may start, and again who died; ask who is not ready yet."""

@@ -10,14 +10,10 @@ from typing import Any, Protocol
 from google.protobuf import timestamp_pb2
 
 from headrace.v1 import predictions_pb2
+from streams.answers import ERROR_HEADER, ERROR_MESSAGE_HEADER, MODEL_HEADER, SOURCE_HEADER
 
-MODEL_HEADER = "headrace-model"
-SOURCE_HEADER = "headrace-source"
-ERROR_HEADER = "headrace-error"
-ERROR_MESSAGE_HEADER = "headrace-error-message"
 # On questions of Predict; inferencers copy headers, so the answer has it too.
 REQUEST_HEADER = "headrace-request"
-DEAD_LETTER_SUFFIX = ".dead-letters"
 
 
 class Record(Protocol):

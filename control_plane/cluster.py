@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -92,8 +92,8 @@ class Cluster(Protocol):
     def read_logs(self, name: str, offset: int) -> LogChunk:
         """What it wrote from this byte on, at most 256 KiB; empty when there is no more (yet)."""
 
-    def remove_logs(self, names: Sequence[str]) -> None:
-        """Delete the logs of workloads that are gone for good."""
+    def remove_logs(self, owners: Collection[str]) -> None:
+        """Delete the logs of all workloads that belonged to these resources (`names.owner_of`), which are gone."""
 
 
 class AsyncCluster:
@@ -120,5 +120,5 @@ class AsyncCluster:
     async def read_logs(self, name: str, offset: int) -> LogChunk:
         return await asyncio.to_thread(self._cluster.read_logs, name, offset)
 
-    async def remove_logs(self, names: Sequence[str]) -> None:
-        await asyncio.to_thread(self._cluster.remove_logs, names)
+    async def remove_logs(self, owners: Collection[str]) -> None:
+        await asyncio.to_thread(self._cluster.remove_logs, owners)

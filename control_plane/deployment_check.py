@@ -99,6 +99,7 @@ class DeploymentCheck:
             answer = await self._executors.check_arguments(framework, arguments)
             if found := list(bad_arguments(framework, answer)):
                 problems.arguments += found
+                problems.is_unknown |= any(one.reason == "UNKNOWN_ARGUMENT" for one in answer.diagnostics)
                 problems.known["known_fit_args"] = ", ".join(answer.known_fit_args)
                 problems.known["known_evaluate_args"] = ", ".join(answer.known_evaluate_args)
 
@@ -140,6 +141,8 @@ class _Problems:
     invalid: list[FieldViolation] = field(default_factory=list)
     arguments: list[FieldViolation] = field(default_factory=list)
     missing: list[FieldViolation] = field(default_factory=list)
+    # Whether one of the arguments is none that there is; else their values are wrong.
+    is_unknown: bool = False
     # The arguments that would be right.
     known: dict[str, str] = field(default_factory=dict)
 
@@ -150,7 +153,8 @@ class _Problems:
         if self.invalid:
             raise InvalidArgument(error_pb2.REASON_INVALID_FIELD, message, fields=fields, field=fields[0].field)
         if self.arguments:
-            error = InvalidArgument(error_pb2.REASON_UNKNOWN_ARGUMENT, message, fields=fields, field=fields[0].field)
+            reason = error_pb2.REASON_UNKNOWN_ARGUMENT if self.is_unknown else error_pb2.REASON_INVALID_FIELD
+            error = InvalidArgument(reason, message, fields=fields, field=fields[0].field)
             error.metadata |= self.known
             raise error
         if self.missing:

@@ -13,13 +13,13 @@ from control_plane.cluster import AsyncCluster
 from control_plane.deployment_check import DeploymentCheck
 from control_plane.events import Watchers
 from control_plane.listing import newest_first
-from control_plane.names import trainer_name
+from control_plane.names import trainings_owner
 from control_plane.queue import Queue, summary
 from control_plane.repeats import create_once, first_answer
-from control_plane.store import Kind, Store, deployments, results, states
+from control_plane.store import Kind, Store, deployments, states
 from control_plane.training_checks import completed
 from headrace.errors import FailedPrecondition
-from headrace.v1 import deployment_manager_pb2, deployment_pb2, result_pb2
+from headrace.v1 import deployment_manager_pb2, deployment_pb2
 from headrace.v1.deployment_pb2 import Deployment
 
 # A trainer is killed four seconds after it was asked to end.
@@ -83,11 +83,10 @@ class Deployments:
         """Raises FailedPrecondition while it runs (unless forced), or while an inference serves one of its results."""
         if request.force:
             await self._end(request.id)
-        found = await self._store.read(lambda: _results(request.id))
+        found = await self._store.read(lambda: deployments.get(request.id))
         orphans = await self._store.write(lambda: deployments.delete(request.id))
         await self._artifacts.remove_unused(self._store, orphans)
-        names = [trainer_name(one.id, attempt) for one in found for attempt in range(1, one.attempt + 1)]
-        await self._cluster.remove_logs(names)
+        await self._cluster.remove_logs({trainings_owner(result_id) for result_id in found.result_ids})
         return empty_pb2.Empty()
 
     async def _end(self, id: int) -> None:
@@ -124,7 +123,3 @@ def _accepted(wish: Deployment) -> Deployment:
         resources=wish.resources if wish.HasField("resources") else None,
         from_result_id=wish.from_result_id,
     )
-
-
-def _results(id: int) -> list[result_pb2.Result]:
-    return [results.get(result_id, full=False) for result_id in deployments.get(id).result_ids]

@@ -12,6 +12,7 @@ from control_plane.validation import bad_name
 from headrace.errors import FailedPrecondition, FieldViolation, HeadraceError, InvalidArgument, not_yet
 from headrace.v1 import deployment_pb2, error_pb2, inference_pb2, result_pb2, stream_pb2
 from headrace.v1.inference_pb2 import Inference
+from streams.answers import dead_letter_topic
 from streams.codecs import codec_for
 
 MAX_REPLICAS = 100
@@ -19,7 +20,6 @@ MAX_BATCH_ROWS = 100_000
 MAX_WAIT_S = 60.0
 NAME_LENGTH = 63
 
-DEAD_LETTERS = ".dead-letters"
 # Kafka takes 249 characters, of which the dead letters' topic needs some.
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,235}")
 
@@ -158,7 +158,7 @@ def _bad_topics(inference: Inference) -> Iterable[FieldViolation]:
             yield FieldViolation(f"inference.{name}", rule)
     if inference.output_topic and inference.output_topic in (
         inference.input_topic,
-        inference.input_topic + DEAD_LETTERS,
+        dead_letter_topic(inference.input_topic),
     ):
         rule = "must be another topic than that of the questions and that of their dead letters"
         yield FieldViolation("inference.output_topic", rule)
@@ -171,7 +171,7 @@ def reserved_topics(inference: Inference, control_topic: str) -> Iterable[FieldV
         if topic.startswith("__"):
             rule = f"must not be a topic of Kafka's own (their names begin with two underscores), not {topic[:80]!r}"
             yield FieldViolation(f"inference.{name}", rule)
-        elif topic in (control_topic, control_topic + DEAD_LETTERS):
+        elif topic in (control_topic, dead_letter_topic(control_topic)):
             rule = f"must not be the topic of the control messages or that of their dead letters, not {topic[:80]!r}"
             yield FieldViolation(f"inference.{name}", rule)
 

@@ -11,9 +11,9 @@ from google.protobuf import empty_pb2
 from control_plane import inference_check
 from control_plane.cluster import AsyncCluster
 from control_plane.events import Watchers
-from control_plane.inference_check import CHANGEABLE, DEAD_LETTERS
+from control_plane.inference_check import CHANGEABLE
 from control_plane.listing import newest_first
-from control_plane.names import replica_name
+from control_plane.names import replicas_owner
 from control_plane.repeats import create_once, first_answer
 from control_plane.store import Kind, Store, inferences, states
 from control_plane.validation import refuse
@@ -21,6 +21,7 @@ from headrace.errors import FieldViolation, NotFound
 from headrace.masks import apply_update
 from headrace.v1 import deployment_manager_pb2, inference_pb2
 from headrace.v1.inference_pb2 import Inference
+from streams.answers import dead_letter_topic
 from streams.kafka import KafkaSettings, ensure_topics, offsets_at, partitions_of, watermarks
 
 log = logging.getLogger(__name__)
@@ -102,11 +103,10 @@ class Inferences:
 
     async def delete(self, request: deployment_manager_pb2.DeleteInferenceRequest) -> empty_pb2.Empty:
         """Raises FailedPrecondition while it runs, unless forced."""
-        found = await self.get(request.id)
         if request.force:
             await self._end(request.id)
         await self._store.write(lambda: inferences.delete(request.id))
-        await self._cluster.remove_logs([replica_name(found.id, slot) for slot in slots(found)])
+        await self._cluster.remove_logs({replicas_owner(request.id)})
         return empty_pb2.Empty()
 
     async def report(
@@ -209,7 +209,7 @@ def _prepare_topics(kafka: KafkaSettings, wish: Inference) -> dict[int, int]:
         partitions = wish.replicas
         ensure_topics(kafka, {wish.input_topic: partitions}, TOPIC_TIMEOUT_S)
     # As many partitions as the questions have: then the answers keep their order and their distribution.
-    others = [wish.output_topic, wish.input_topic + DEAD_LETTERS]
+    others = [wish.output_topic, dead_letter_topic(wish.input_topic)]
     ensure_topics(kafka, dict.fromkeys(others, partitions), TOPIC_TIMEOUT_S)
     if wish.replicas > partitions:
         facts = {"inference": wish.name, "replicas": wish.replicas, "partitions": partitions, "topic": wish.input_topic}

@@ -32,6 +32,7 @@ from typing import Any
 
 from control_plane import processes, shim
 from control_plane.cluster import Exit, LogChunk, Observed, Seen, Workload
+from control_plane.names import owner_of
 from headrace.failpoints import fail_at
 
 log = logging.getLogger(__name__)
@@ -142,10 +143,10 @@ class LocalCluster:
             if chunk is not None and self._full_logs(name) == first:
                 return chunk
 
-    def remove_logs(self, names: Sequence[str]) -> None:
+    def remove_logs(self, owners: Collection[str]) -> None:
         """See `Cluster`."""
-        for name in names:
-            for path in (self._log(name), *(self._log(name, number) for number in self._full_logs(name))):
+        for path in self._logs.glob("*.log*"):
+            if owner_of(path.name.partition(".log")[0]) in owners:
                 path.unlink(missing_ok=True)
 
     def _start_shim(

@@ -36,6 +36,25 @@ def replica_of(name: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
+def trainings_owner(result_id: int) -> str:
+    """Whose workloads compute a result, whichever the attempt."""
+    return f"result {result_id}"
+
+
+def replicas_owner(inference_id: int) -> str:
+    """Whose workloads serve an inference, whichever the slot."""
+    return f"inference {inference_id}"
+
+
+def owner_of(name: str) -> str | None:
+    """The resource that a workload belongs to."""
+    if (result_id := result_of(name)) is not None:
+        return trainings_owner(result_id)
+    if (replica := replica_of(name)) is not None:
+        return replicas_owner(replica[0])
+    return None
+
+
 def work_of(name: str) -> str | None:
     """The work folder of a workload."""
     if (result_id := result_of(name)) is not None:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from control_plane.answers import DEAD_LETTER_SUFFIX, REQUEST_HEADER, Refused
+from control_plane.answers import REQUEST_HEADER, Refused
 from control_plane.posting import Place, post
 from control_plane.samples import encode_sample
 from control_plane.store import Store, inferences, results, states
@@ -17,6 +17,7 @@ from control_plane.validation import refuse
 from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument, not_yet
 from headrace.v1 import error_pb2, inference_pb2, predictions_pb2, stream_pb2
 from headrace.v1.predictions_pb2_grpc import PredictionsServicer
+from streams.answers import dead_letter_topic
 from streams.codecs import Codec, codec_for
 from streams.kafka import KafkaSettings
 
@@ -70,7 +71,7 @@ class Predictions(PredictionsServicer):
         return await self._store.read(lambda: inferences.get(id))
 
     def _tail_of(self, inference: inference_pb2.Inference) -> Any:
-        return self._tails.of(inference.output_topic, inference.input_topic + DEAD_LETTER_SUFFIX)
+        return self._tails.of(inference.output_topic, dead_letter_topic(inference.input_topic))
 
     async def _codec(self, inference: inference_pb2.Inference) -> Codec:
         """Of its questions: as it says itself, else as the stream that its result was trained on."""

@@ -105,7 +105,7 @@ def summary(places: Sequence[QueuePlace]) -> str:
 def _message(place: int, length: int, running: int, limit: int, has_stream: bool) -> str:
     """`3rd of 5 in the queue: 2 trainings run, at most 2 at once`."""
     run = "1 training runs" if running == 1 else f"{running} trainings run"
-    later = "" if has_stream else "; those whose stream is there go first"
+    later = "" if has_stream else "; it waits for its stream, too, and those whose stream is there go first"
     return f"{_ordinal(place)} of {length} in the queue: {run}, at most {limit} at once{later}"
 
 

@@ -39,8 +39,8 @@ ReportResponse = result_collector_pb2.ReportResponse
 # One transaction, one fsync, for as many events as have arrived by then.
 REPORT_BATCH = 500
 REPLAY_PAGE = 200
-# What happens to a result, and where it stands in the queue.
-WATCHED = (Kind.RESULT, Kind.QUEUE)
+# What happens to a result, where it stands in the queue, and what was refused while it waits for its stream.
+WATCHED = (Kind.RESULT, Kind.QUEUE, Kind.REFUSAL)
 KEEP_ALIVE_S = 15.0
 WATCH_LIMIT_S = 600.0
 
@@ -146,6 +146,9 @@ class ResultCollector(ResultCollectorServicer):
                 yield event
             for event in watch.waiting(await self._queue.places() if watch.may_wait else {}):
                 yield event
+            refused = await self._store.read(lambda: deployments.refused_announcements(watch.result_ids))
+            for result_id, one in refused.items():
+                yield watch.passing(result_pb2.ResultEvent(result_id=result_id, refused_announcement=one))
             async for event in watch.followed(follower):
                 yield event
 
@@ -329,6 +332,8 @@ class _Watch:
             elif change.kind == Kind.QUEUE and change.event is not None:
                 for event in self._queued(change.id, change.event.queue):
                     yield event
+            elif change.kind == Kind.REFUSAL and change.event is not None:
+                yield self.passing(change.event)
             elif change.event is not None and change.event.sequence > self._last:
                 self._take(change.event)
                 yield change.event
@@ -346,13 +351,18 @@ class _Watch:
             self._running.discard(event.result_id)
 
     def _queued(self, result_id: int, place: deployment_pb2.QueuePlace) -> Iterator[result_pb2.ResultEvent]:
-        """What is new about a place. Not a stored event: who resumes after it is told his place again."""
+        """What is new about a place."""
         if result_id in self._started or self._told.get(result_id) == place:
             return
         self._told[result_id] = place
-        event = result_pb2.ResultEvent(sequence=self._last, result_id=result_id, queue=place)
-        event.time.GetCurrentTime()
-        yield event
+        yield self.passing(result_pb2.ResultEvent(result_id=result_id, queue=place))
+
+    def passing(self, event: result_pb2.ResultEvent) -> result_pb2.ResultEvent:
+        """As an event that is not stored: who resumes after it is told again."""
+        told = result_pb2.ResultEvent(sequence=self._last)
+        told.MergeFrom(event)
+        told.time.GetCurrentTime()
+        return told
 
     def _lagged(self) -> ResourceExhausted:
         return ResourceExhausted(

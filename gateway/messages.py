@@ -147,8 +147,8 @@ def unknown_field(descriptor: Descriptor, name: str) -> str:
     names = [field.json_name for field in descriptor.fields]
     near = difflib.get_close_matches(name, names, 1)
     if near:
-        return f"there is no such field; did you mean {near[0]}?"
-    return "there is no such field; known are " + ", ".join(names) if names else "this object has no fields"
+        return f"is no field; did you mean {near[0]}?"
+    return "is no field; known are " + ", ".join(names) if names else "is no field: this object has none"
 
 
 def shown(value: Any) -> str:

@@ -175,7 +175,7 @@ def _invalid(violations: list[FieldViolation]) -> InvalidArgument:
     more = f" ({len(violations) - 1} more fields are wrong.)" if len(violations) > 1 else ""
     return InvalidArgument(
         error_pb2.REASON_INVALID_FIELD,
-        f"{first.field} {first.description}.{more}",
+        f"{first.field} {first.description}{'' if first.description.endswith('?') else '.'}{more}",
         fields=violations,
         field=first.field,
     )

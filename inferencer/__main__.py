@@ -15,7 +15,6 @@ from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_OK, EXIT_RETRY, run_
 from headrace.settings import load
 from headrace.v1 import inference_pb2
 from headrace.v1.inference_pb2 import Inference
-from inferencer.answers import DEAD_LETTER_SUFFIX
 from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce, is_fenced
 from inferencer.loading import ModelLoader
 from inferencer.loop import DEFAULT_MAX_ROWS, DEFAULT_MAX_WAIT_S, Loop, Route, Target, is_permanent
@@ -24,6 +23,7 @@ from inferencer.served import fetch_inference
 from inferencer.settings import Settings
 from inferencer.status import Reporter, Status
 from inferencer.workers import Workers
+from streams.answers import dead_letter_topic
 from streams.codecs import codec_for
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, partitions_of
@@ -126,7 +126,7 @@ def _route(kafka: KafkaSettings, inference: Inference) -> Route:
     return Route(
         input_topic=inference.input_topic,
         output=_target(kafka, inference.output_topic),
-        dead_letters=_target(kafka, inference.input_topic + DEAD_LETTER_SUFFIX),
+        dead_letters=_target(kafka, dead_letter_topic(inference.input_topic)),
         on_error=inference.on_error or inference_pb2.ERROR_POLICY_DEAD_LETTER,
         max_rows=inference.batch.max_rows or DEFAULT_MAX_ROWS,
         max_wait_s=wait.total_seconds() if wait is not None else DEFAULT_MAX_WAIT_S,

@@ -7,17 +7,12 @@ import numpy as np
 import orjson
 
 from headrace.v1 import error_pb2
+from streams.answers import ERROR_HEADER, ERROR_MESSAGE_HEADER, MESSAGE_LIMIT, MODEL_HEADER, SOURCE_HEADER
 
 Header = tuple[str, str | bytes | None]
 
-MODEL_HEADER = "headrace-model"
-SOURCE_HEADER = "headrace-source"
-ERROR_HEADER = "headrace-error"
-ERROR_MESSAGE_HEADER = "headrace-error-message"
-DEAD_LETTER_SUFFIX = ".dead-letters"
 OWN_HEADERS = frozenset({MODEL_HEADER, SOURCE_HEADER})
 DEAD_LETTER_HEADERS = OWN_HEADERS | {ERROR_HEADER, ERROR_MESSAGE_HEADER}
-MESSAGE_LIMIT = 1024  # characters of an error message in a header
 
 JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 

@@ -3,7 +3,8 @@
 The catalog keeps how far each partition is recorded, in the same database transaction as the record itself, and
 this process begins there. So a message is neither lost nor recorded twice, whoever is killed between two steps. A
 message that is no announcement goes to `<control topic>.dead-letters` with the reason; only then is its position
-recorded. Positions belong to the topic by Kafka's id: one that is deleted and made anew is read from its start.
+recorded, and the deployment that it was meant for told. Positions belong to the topic by Kafka's id: one that is
+deleted and made anew is read from its start.
 
 A message about topics or partitions that Kafka does not have is recorded: data may come after its announcement, and
 the stream's availability says what is missing.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import prometheus_client
@@ -31,8 +32,9 @@ from headrace.failpoints import fail_at
 from headrace.v1 import error_pb2
 from headrace.v1.stream_catalog_pb2 import GetRecordedPositionsRequest, RecordStreamRequest
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
-from headrace.v1.stream_pb2 import DIALECT_UNSPECIFIED, Dialect, StreamAnnouncement, StreamSource
+from headrace.v1.stream_pb2 import DIALECT_UNSPECIFIED, Dialect, RefusedAnnouncement, StreamAnnouncement, StreamSource
 from streams import control
+from streams.answers import ERROR_HEADER, ERROR_MESSAGE_HEADER, MESSAGE_LIMIT, SOURCE_HEADER, dead_letter_topic
 from streams.follow import TopicFollower
 from streams.kafka import Headers, KafkaSettings, Message, ensure_topics, headers_of, time_of, topic_ids
 from streams.writer import BatchProducer
@@ -44,8 +46,6 @@ POLL_S = 0.5
 KAFKA_WAIT_S = 3.0
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 5.0
-DEAD_LETTER_SUFFIX = ".dead-letters"
-ERROR_MESSAGE_BYTES = 1024
 # A turn asks Kafka for the ids of at most so many topics; those of the others stay unknown.
 MAX_TOPICS_ASKED = 1000
 
@@ -58,7 +58,7 @@ class Recorder:
 
     def __init__(self, kafka: KafkaSettings, topic: str, catalog: StreamCatalogStub) -> None:
         self._kafka, self._topic, self._catalog = kafka, topic, catalog
-        self._dead_letter_topic = topic + DEAD_LETTER_SUFFIX
+        self._dead_letter_topic = dead_letter_topic(topic)
         self._topic_id = ""
         self._ready = threading.Event()
         self._retry_s, self._told = FIRST_RETRY_S, ""
@@ -176,9 +176,9 @@ class Recorder:
             return
         dead_letters.flush()
         fail_at("after_dead_letter")
-        last = {one.source.partition: one.source for one in refused}
-        for source in last.values():
-            self._catalog.RecordStream(RecordStreamRequest(source=source))
+        for own in _by_partition(refused):
+            told = {one.deployment_id: _refusal(one) for one in own if one.deployment_id}
+            self._catalog.RecordStream(RecordStreamRequest(source=own[-1].source, refused=told.values()))
         REFUSED.inc(len(refused))
         refused.clear()
 
@@ -187,9 +187,9 @@ class Recorder:
         log.warning("a control message is refused", extra={"offset": source.offset, **logs.error_fields(error)})
         headers: Headers = [
             *headers_of(message),
-            ("headrace-error", error.reason_name.encode()),
-            ("headrace-error-message", error.message.encode()[:ERROR_MESSAGE_BYTES]),
-            ("headrace-source", f"{source.topic}/{source.partition}/{source.offset}".encode()),
+            (ERROR_HEADER, error.reason_name.encode()),
+            (ERROR_MESSAGE_HEADER, error.message[:MESSAGE_LIMIT].encode()),
+            (SOURCE_HEADER, f"{source.topic}/{source.partition}/{source.offset}".encode()),
         ]
         try:
             dead_letters.produce(self._dead_letter_topic, message.key(), message.value(), headers)
@@ -207,6 +207,25 @@ class _Read:
     dialect: Dialect = DIALECT_UNSPECIFIED
     announcement: StreamAnnouncement | None = None
     error: InvalidArgument | None = None
+
+    @property
+    def deployment_id(self) -> int:
+        """For which deployment it is meant; 0 where that cannot be read."""
+        return control.addressee(self.message.key(), headers_of(self.message), self.message.value())
+
+
+def _by_partition(read: Sequence[_Read]) -> Iterable[list[_Read]]:
+    found: dict[int, list[_Read]] = {}
+    for one in read:
+        found.setdefault(one.source.partition, []).append(one)
+    return found.values()
+
+
+def _refusal(one: _Read) -> RefusedAnnouncement:
+    """Without the facts and fields of the error, which the message tells: a message may be wrong at great length."""
+    assert one.error is not None
+    brief = InvalidArgument(one.error.reason, one.error.message[:MESSAGE_LIMIT])
+    return RefusedAnnouncement(deployment_id=one.deployment_id, error=brief.to_status(), source=one.source)
 
 
 def _read(message: Message) -> _Read:

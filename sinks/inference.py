@@ -17,16 +17,12 @@ from headrace.errors import DeadlineExceeded, NotFound
 from headrace.v1 import error_pb2
 from sinks.formats import encoder_for
 from sinks.rows import count, cut, mismatch, row_of, rows_of
+from streams.answers import ERROR_HEADER, ERROR_MESSAGE_HEADER, MODEL_HEADER, SOURCE_HEADER, dead_letter_topic
 from streams.codecs import Rows
 from streams.delivery import DELIVERY_TIMEOUT_S, FLUSH_GRACE_S, Tally, enqueue, flush, message_limit, not_delivered
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message, headers_of, kafka_errors, log_ends, partitions_of
 
-SOURCE_HEADER = "headrace-source"
-MODEL_HEADER = "headrace-model"
-ERROR_HEADER = "headrace-error"
-ERROR_MESSAGE_HEADER = "headrace-error-message"
-DEAD_LETTER_SUFFIX = ".dead-letters"
 ANSWER_TIMEOUT_S = 60.0
 MAX_IN_FLIGHT = 1000
 _TURN_S = 0.05
@@ -105,7 +101,7 @@ class InferenceSink:
         self._input_topic = input_topic
         self._output_topics = [output_topic] if isinstance(output_topic, str) else list(output_topic)
         self._encoder = encoder_for(data_format, input_config)
-        self._dead_letters = input_topic + DEAD_LETTER_SUFFIX if dead_letters is None else dead_letters
+        self._dead_letters = dead_letter_topic(input_topic) if dead_letters is None else dead_letters
         self._dead_letters_may_miss = dead_letters is None
         self._answer_timeout_s = answer_timeout_s
         self._max_in_flight = max_in_flight

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from google.protobuf.message import DecodeError
@@ -107,6 +108,15 @@ def decode(
     if names:
         return _decode_ours(names[-1], value), DIALECT_HEADRACE
     return _decode_legacy(key, value), DIALECT_KAFKA_ML
+
+
+def addressee(key: bytes | None, headers: Iterable[Header] | None, value: bytes | None) -> int:
+    """The deployment that a record is meant for, also of one that `decode` refuses; 0 where none can be read."""
+    deployment_id = int.from_bytes(key or b"", "big")
+    if any(name == MESSAGE_HEADER for name, _ in headers or ()):
+        with suppress(DecodeError):
+            deployment_id = StreamAnnouncement.FromString(value or b"").deployment_id
+    return deployment_id if 0 < deployment_id <= MAX_OFFSET else 0
 
 
 def topics_of(stream: Stream | StreamAnnouncement) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from headrace.errors import DeadlineExceeded, FailedPrecondition
 from headrace.v1 import error_pb2
@@ -17,10 +17,11 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Wait:
-    """What is not yet written: `written` of `total` offsets are there and may be read."""
+    """What is not yet written: `written` of `total` offsets are there and may be read; `why` names the first range."""
 
     written: int
     total: int
+    why: str = field(default="", compare=False)
 
 
 class Preflight:
@@ -72,7 +73,8 @@ class Preflight:
             written += max(0, min(log.stable, one.end) - one.start)
             if log.stable < one.end:
                 missing = missing or self._incomplete(one, log)
-        return missing, Wait(written, sum(one.end - one.start for one in ranges))
+        why = "" if missing is None else _why(missing)
+        return missing, Wait(written, sum(one.end - one.start for one in ranges), why)
 
     def _log_ends(self, topics: Iterable[str]) -> dict[str, dict[int, LogEnds]]:
         asked = sorted(topics)
@@ -90,6 +92,15 @@ class Preflight:
             f"{one.topic}/{one.partition} is not written up to offset {one.end} after {self._wait_s:g} s: {why}",
             topic=one.topic, partition=one.partition, start=one.start, end=one.end, high=ends.high, stable=ends.stable,
         )  # fmt: skip
+
+
+def _why(missing: DeadlineExceeded) -> str:
+    """`digits/0 is written up to offset 5 of 10`."""
+    said = missing.metadata
+    hidden = int(said["high"]) >= int(said["end"])
+    place = f"{said['topic']}/{said['partition']}"
+    end = f"a transaction that is open hides what is behind offset {said['stable']}" if hidden else ""
+    return f"{place} is to be written up to offset {said['end']}; {end or 'it ends at ' + said['high']}"
 
 
 def _expired(one: OffsetRange, low: int) -> FailedPrecondition:

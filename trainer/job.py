@@ -13,9 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from headrace.chunks import sha256_of
-from headrace.errors import FieldViolation, HeadraceError, InvalidArgument, ResourceExhausted
+from headrace.errors import FieldViolation, HeadraceError, InvalidArgument, ResourceExhausted, not_yet
 from headrace.failpoints import fail_at
 from headrace.v1 import deployment_pb2, error_pb2
 from headrace.v1.result_collector_pb2 import Outcome, ReportRequest
@@ -73,6 +74,8 @@ class Job:
         self._folder = settings.work_dir
         self._part = self._folder / "trained.part"
         self._outcome = Outcome()
+        # (read, of): all that tells of the training tells it, too.
+        self._records = (0, 0)
 
     def run(self) -> None:
         """Trains, unless an earlier attempt has, and delivers."""
@@ -115,6 +118,7 @@ class Job:
         while True:
             response: AwaitStreamResponse = self._patience.call(lambda: awaits(request, timeout=2 * AWAIT_S))
             if response.HasField("stream"):
+                _check_has_end(response.stream)
                 self._learn(Outcome(stream=response.stream, settings=wish.settings))
                 return response.stream
 
@@ -147,9 +151,11 @@ class Job:
 
     def _tell_waiting(self, wait: Wait) -> None:
         """The stream was announced before all of it was written."""
-        self._tell_reading(spool.Progress(0, wait.total, 0.0, None))
+        progress = Progress(phase=deployment_pb2.STATE_READING, records_total=wait.total, waits_for=wait.why)
+        self._reporter.progress(progress)
 
     def _tell_reading(self, reading: spool.Progress) -> None:
+        self._records = (reading.read, reading.total)
         progress = Progress(
             phase=deployment_pb2.STATE_READING,
             records_read=reading.read,
@@ -184,8 +190,7 @@ class Job:
                 else:
                     self._tell_training(event, wish.settings.batch_size)
         # Progress comes once a second: without this a watcher would see the last epochs' for ever.
-        whole = Progress(phase=deployment_pb2.STATE_TRAINING, epoch=done, epochs=done)
-        self._reporter.progress(whole, always=True)
+        self._reporter.progress(self._training(epoch=done, epochs=done), always=True)
         training_s = time.monotonic() - started
         known = Outcome(metrics=self._outcome.metrics)
         known.training_time.FromNanoseconds(round(training_s * 1e9))
@@ -222,8 +227,7 @@ class Job:
             self._outcome.metrics.splits[split].CopyFrom(values)
 
     def _tell_training(self, event: FitProgress, batch_size: int) -> None:
-        progress = Progress(
-            phase=deployment_pb2.STATE_TRAINING,
+        progress = self._training(
             epoch=event.epoch - 1,
             epochs=event.epochs,
             step=event.step,
@@ -232,6 +236,10 @@ class Job:
         )
         _set_time_left(progress, event.left_s(batch_size))
         self._reporter.progress(progress)
+
+    def _training(self, **numbers: Any) -> Progress:
+        read, total = self._records
+        return Progress(phase=deployment_pb2.STATE_TRAINING, records_read=read, records_total=total, **numbers)
 
     def _evaluate(self, session: WorkerSession, data: Data, wish: Wish, training_s: float) -> None:
         """The metrics of the test split, and the confusion matrix on it (on the validation where there is no test)."""
@@ -327,6 +335,14 @@ def _build(session: WorkerSession, wish: Wish) -> BuiltModel:
 def _fields(data: Data) -> tuple[Field, ...]:
     """What a row consists of, where the records have named fields."""
     return data.spool.fields
+
+
+def _check_has_end(stream: Stream) -> None:
+    if stream.open_topics and not stream.ranges:
+        raise not_yet(
+            f"training on a stream without an end ({', '.join(stream.open_topics)})",
+            "announce what is in the topic: headrace stream announce --topic TOPIC --deployment ID",
+        )
 
 
 def _end_on_failure(ending: Ending, built: Future[BuiltModel]) -> None:

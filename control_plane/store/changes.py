@@ -18,6 +18,7 @@ class Kind(Enum):
     INFERENCE = "inference"
     REPLICA = "replica"
     QUEUE = "queue"
+    REFUSAL = "refusal"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Change:
 
     `event` is set for what watchers of results see, in the order of its sequence numbers. For a REPLICA, `id` is
     that of its inference. A QUEUE is the place of a result in the queue, which no transaction changes: it follows from
-    those of others.
+    those of others. A REFUSAL is an announcement for the deployment of the result `id` that was refused.
     """
 
     kind: Kind

@@ -21,7 +21,7 @@ from control_plane.store.tables import (
     StreamRow,
 )
 from headrace.errors import FailedPrecondition
-from headrace.v1 import deployment_pb2, error_pb2, stream_pb2
+from headrace.v1 import deployment_pb2, error_pb2, result_pb2, stream_pb2
 
 
 def create(deployment: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
@@ -149,14 +149,42 @@ def check_unused(id: int) -> None:
 
 def offer_stream(deployment_id: int, stream_id: int) -> bool:
     """Give a deployment the stream announced for it, if it exists, runs and has none."""
-    row = DeploymentRow.get_or_none(DeploymentRow.id == deployment_id)
-    if row is None or row.stream_id is not None or row.stream_pb or is_final(row.state):
+    row = _waiting(deployment_id)
+    if row is None:
         return False
-    row.stream_id = stream_id
+    row.stream_id, row.refused_pb = stream_id, None
     row.update_time = now_us()
     row.save()
     changes.note(Kind.DEPLOYMENT, deployment_id)
     return True
+
+
+def refuse_announcement(refused: stream_pb2.RefusedAnnouncement) -> None:
+    """Let the deployment that it was meant for show it, if it still waits for its stream."""
+    row = _waiting(refused.deployment_id)
+    if row is None:
+        return
+    row.refused_pb, row.update_time = refused.SerializeToString(), now_us()
+    row.save()
+    changes.note(Kind.DEPLOYMENT, row.id)
+    for result in _active_results(row.id):
+        event = result_pb2.ResultEvent(result_id=result.id, refused_announcement=refused)
+        changes.note(Kind.REFUSAL, result.id, event)
+
+
+def refused_announcements(result_ids: Sequence[int]) -> dict[int, stream_pb2.RefusedAnnouncement]:
+    """Result id to the last one that was refused for its deployment, of results that have not ended."""
+    results_asked = ResultRow.select(ResultRow.id, ResultRow.deployment_id).where(
+        ResultRow.id.in_(result_ids), ResultRow.state.not_in(FINAL_STATES)
+    )
+    deployment_of = {row.id: row.deployment_id for row in results_asked}
+    refused = {
+        row.id: parse(stream_pb2.RefusedAnnouncement, row.refused_pb)
+        for row in DeploymentRow.select(DeploymentRow.id, DeploymentRow.refused_pb).where(
+            DeploymentRow.id.in_(set(deployment_of.values())), DeploymentRow.refused_pb.is_null(False)
+        )
+    }
+    return {one: refused[deployment] for one, deployment in deployment_of.items() if deployment in refused}
 
 
 def stream_id(id: int) -> int:
@@ -168,6 +196,14 @@ def own_stream(id: int) -> stream_pb2.Stream | None:
     """What a training of a result anew learns from, whatever became of the stream's record; None of another."""
     row = row_of(DeploymentRow, id)
     return parse(stream_pb2.Stream, row.stream_pb) if row.stream_pb else None
+
+
+def _waiting(id: int) -> DeploymentRow | None:
+    """The deployment, if it exists, runs and has no stream."""
+    row: DeploymentRow | None = DeploymentRow.get_or_none(DeploymentRow.id == id)
+    if row is None or row.stream_id is not None or row.stream_pb or is_final(row.state):
+        return None
+    return row
 
 
 def _take_early_stream(row: DeploymentRow) -> None:

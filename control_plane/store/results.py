@@ -292,6 +292,10 @@ def finish(row: ResultRow) -> None:
     model.last_version += 1
     model.save(only=[ModelRow.last_version])
     row.version = model.last_version
+    if row.progress_pb:
+        progress = parse(result_pb2.Progress, row.progress_pb)
+        progress.phase = deployment_pb2.STATE_FINISHED
+        row.progress_pb = progress.SerializeToString()
     enter(row, deployment_pb2.STATE_FINISHED)
 
 

@@ -145,6 +145,7 @@ def deployment_message(row: DeploymentRow, result_ids: Iterable[int]) -> deploym
         start_time=timestamp(row.start_time),
         end_time=timestamp(row.end_time),
         from_result_id=row.from_result_id or 0,
+        refused_announcement=None if row.refused_pb is None else parse(stream_pb2.RefusedAnnouncement, row.refused_pb),
     )
 
 

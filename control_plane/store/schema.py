@@ -42,6 +42,11 @@ def _keep_what_is_trained_again() -> None:
     _run("ALTER TABLE deployment ADD COLUMN stream_pb BLOB NOT NULL DEFAULT x''")
 
 
+def _keep_refused_announcements() -> None:
+    """5: a deployment that waits for its stream shows the last announcement for it that was refused."""
+    _run("ALTER TABLE deployment ADD COLUMN refused_pb BLOB")
+
+
 def _run(statement: str) -> None:
     database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
@@ -51,6 +56,7 @@ UPGRADES: tuple[Callable[[], None], ...] = (
     _tell_control_topics_apart,
     _keep_periods_of_aliases,
     _keep_what_is_trained_again,
+    _keep_refused_announcements,
 )
 
 VERSION = 1 + len(UPGRADES)

@@ -23,13 +23,18 @@ class Recorded:
 
 
 def record(request: stream_catalog_pb2.RecordStreamRequest) -> Recorded:
-    """Store an announcement once, give it to its deployment, and advance the position, all in one transaction."""
+    """Store an announcement once, give it to its deployment, and advance the position, all in one transaction.
+
+    Those that were refused are shown by the deployments that they were meant for.
+    """
     row, created = None, False
     if request.HasField("announcement"):
         topic_id = _topic_id(request.source.topic)
         row = _recorded_before(request, topic_id)
         if row is None:
             row, created = _insert(request, topic_id), True
+    for refused in request.refused:
+        deployments.refuse_announcement(refused)
     _advance(request.source)
     return Recorded(None if row is None else stream_message(row), created)
 

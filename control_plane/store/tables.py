@@ -158,6 +158,8 @@ class DeploymentRow(Table):
     # The result that it trains again, and v1.Stream: what that was trained on, whatever became of the record.
     from_result_id = IntegerField(null=True)
     stream_pb = BlobField(default=b"")
+    # v1.RefusedAnnouncement: the last one for it, while it has no stream.
+    refused_pb = BlobField(null=True)
 
     class Meta:
         table_name = "deployment"

@@ -26,9 +26,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from headrace.v1 import stream_pb2 as headrace_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/deployment.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"=\n\x12\x46rameworkArguments\x12\x10\n\x08\x66it_args\x18\x01 \x01(\t\x12\x15\n\revaluate_args\x18\x02 \x01(\t\"\x0c\n\nSingleMode\"\xbd\x01\n\x0fIncrementalMode\x12\x31\n\x0estream_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cpoll_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fnumerator_batch\x18\x03 \x01(\x05\x12\x19\n\x11\x64\x65nominator_batch\x18\x04 \x01(\x05\x12\x12\n\nindefinite\x18\x05 \x01(\x08\"Z\n\x0f\x44istributedMode\x12\x11\n\toptimizer\x18\x01 \x01(\t\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x0c\n\x04loss\x18\x03 \x01(\t\x12\x0f\n\x07metrics\x18\x04 \x03(\t\"8\n\x12SemiSupervisedMode\x12\x12\n\nconfidence\x18\x01 \x01(\x01\x12\x0e\n\x06rounds\x18\x02 \x01(\x05\"5\n\rFederatedMode\x12\x0e\n\x06rounds\x18\x01 \x01(\x05\x12\x14\n\x0cparticipants\x18\x02 \x01(\x05\"\xae\x05\n\x10TrainingSettings\x12\x12\n\nbatch_size\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\r\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.headrace.v1.Split\x12\x33\n\ntensorflow\x18\x04 \x01(\x0b\x32\x1f.headrace.v1.FrameworkArguments\x12\x30\n\x07pytorch\x18\x05 \x01(\x0b\x32\x1f.headrace.v1.FrameworkArguments\x12\x18\n\x10\x63onfusion_matrix\x18\x06 \x01(\x08\x12\x1a\n\x12\x64\x65\x63ode_error_limit\x18\x07 \x01(\x01\x12\x32\n\x0e\x63ount_mismatch\x18\x08 \x01(\x0e\x32\x1a.headrace.v1.CountMismatch\x12\x36\n\x13\x63heckpoint_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rkeep_integers\x18\x0b \x01(\x08\x12)\n\x06single\x18\x14 \x01(\x0b\x32\x17.headrace.v1.SingleModeH\x00\x12\x33\n\x0bincremental\x18\x15 \x01(\x0b\x32\x1c.headrace.v1.IncrementalModeH\x00\x12\x33\n\x0b\x64istributed\x18\x16 \x01(\x0b\x32\x1c.headrace.v1.DistributedModeH\x00\x12:\n\x0fsemi_supervised\x18\x17 \x01(\x0b\x32\x1f.headrace.v1.SemiSupervisedModeH\x00\x12/\n\tfederated\x18\x18 \x01(\x0b\x32\x1a.headrace.v1.FederatedModeH\x00\x42\x06\n\x04mode\"G\n\tResources\x12\x11\n\tcpu_count\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x11\n\tgpu_count\x18\x03 \x01(\x05\"\xcc\x04\n\nDeployment\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\x10\x63onfiguration_id\x18\x04 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12/\n\x08settings\x18\x06 \x01(\x0b\x32\x1d.headrace.v1.TrainingSettings\x12\x11\n\tstream_id\x18\x07 \x01(\x03\x12)\n\tresources\x18\x08 \x01(\x0b\x32\x16.headrace.v1.Resources\x12\x15\n\rkafka_cluster\x18\t \x01(\t\x12\'\n\x05state\x18\n \x01(\x0e\x32\x12.headrace.v1.StateB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x18\n\nresult_ids\x18\x0c \x03(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1b\n\rqueue_message\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x0e\x66rom_result_id\x18\x10 \x01(\x03\"j\n\nQueuePlace\x12\r\n\x05place\x18\x01 \x01(\x05\x12\x0e\n\x06length\x18\x02 \x01(\x05\x12\x15\n\rrunning_count\x18\x03 \x01(\x05\x12\x15\n\rrunning_limit\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\"\xbe\x01\n\x0cKafkaCluster\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1f\n\x11\x62ootstrap_servers\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\x07options\x18\x04 \x03(\x0b\x32&.headrace.v1.KafkaCluster.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xfb\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_CREATED\x10\x01\x12\x12\n\x0eSTATE_STARTING\x10\x02\x12\x11\n\rSTATE_WAITING\x10\x03\x12\x11\n\rSTATE_READING\x10\x04\x12\x12\n\x0eSTATE_TRAINING\x10\x05\x12\x14\n\x10STATE_EVALUATING\x10\x06\x12\x13\n\x0fSTATE_UPLOADING\x10\x07\x12\x12\n\x0eSTATE_FINISHED\x10\x08\x12\x10\n\x0cSTATE_FAILED\x10\t\x12\x14\n\x10STATE_CANCELLING\x10\n\x12\x13\n\x0fSTATE_CANCELLED\x10\x0b*E\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPLIT_SHUFFLED\x10\x01\x12\x11\n\rSPLIT_ORDERED\x10\x02*c\n\rCountMismatch\x12\x1e\n\x1a\x43OUNT_MISMATCH_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43OUNT_MISMATCH_FAIL\x10\x01\x12\x19\n\x15\x43OUNT_MISMATCH_ACCEPT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/deployment.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18headrace/v1/stream.proto\"=\n\x12\x46rameworkArguments\x12\x10\n\x08\x66it_args\x18\x01 \x01(\t\x12\x15\n\revaluate_args\x18\x02 \x01(\t\"\x0c\n\nSingleMode\"\xbd\x01\n\x0fIncrementalMode\x12\x31\n\x0estream_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cpoll_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fnumerator_batch\x18\x03 \x01(\x05\x12\x19\n\x11\x64\x65nominator_batch\x18\x04 \x01(\x05\x12\x12\n\nindefinite\x18\x05 \x01(\x08\"Z\n\x0f\x44istributedMode\x12\x11\n\toptimizer\x18\x01 \x01(\t\x12\x15\n\rlearning_rate\x18\x02 \x01(\x01\x12\x0c\n\x04loss\x18\x03 \x01(\t\x12\x0f\n\x07metrics\x18\x04 \x03(\t\"8\n\x12SemiSupervisedMode\x12\x12\n\nconfidence\x18\x01 \x01(\x01\x12\x0e\n\x06rounds\x18\x02 \x01(\x05\"5\n\rFederatedMode\x12\x0e\n\x06rounds\x18\x01 \x01(\x05\x12\x14\n\x0cparticipants\x18\x02 \x01(\x05\"\xae\x05\n\x10TrainingSettings\x12\x12\n\nbatch_size\x18\x01 \x01(\x05\x12\x0c\n\x04seed\x18\x02 \x01(\r\x12!\n\x05split\x18\x03 \x01(\x0e\x32\x12.headrace.v1.Split\x12\x33\n\ntensorflow\x18\x04 \x01(\x0b\x32\x1f.headrace.v1.FrameworkArguments\x12\x30\n\x07pytorch\x18\x05 \x01(\x0b\x32\x1f.headrace.v1.FrameworkArguments\x12\x18\n\x10\x63onfusion_matrix\x18\x06 \x01(\x08\x12\x1a\n\x12\x64\x65\x63ode_error_limit\x18\x07 \x01(\x01\x12\x32\n\x0e\x63ount_mismatch\x18\x08 \x01(\x0e\x32\x1a.headrace.v1.CountMismatch\x12\x36\n\x13\x63heckpoint_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rkeep_integers\x18\x0b \x01(\x08\x12)\n\x06single\x18\x14 \x01(\x0b\x32\x17.headrace.v1.SingleModeH\x00\x12\x33\n\x0bincremental\x18\x15 \x01(\x0b\x32\x1c.headrace.v1.IncrementalModeH\x00\x12\x33\n\x0b\x64istributed\x18\x16 \x01(\x0b\x32\x1c.headrace.v1.DistributedModeH\x00\x12:\n\x0fsemi_supervised\x18\x17 \x01(\x0b\x32\x1f.headrace.v1.SemiSupervisedModeH\x00\x12/\n\tfederated\x18\x18 \x01(\x0b\x32\x1a.headrace.v1.FederatedModeH\x00\x42\x06\n\x04mode\"G\n\tResources\x12\x11\n\tcpu_count\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x11\n\tgpu_count\x18\x03 \x01(\x05\"\x92\x05\n\nDeployment\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\x10\x63onfiguration_id\x18\x04 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12/\n\x08settings\x18\x06 \x01(\x0b\x32\x1d.headrace.v1.TrainingSettings\x12\x11\n\tstream_id\x18\x07 \x01(\x03\x12)\n\tresources\x18\x08 \x01(\x0b\x32\x16.headrace.v1.Resources\x12\x15\n\rkafka_cluster\x18\t \x01(\t\x12\'\n\x05state\x18\n \x01(\x0e\x32\x12.headrace.v1.StateB\x04\xe2\x41\x01\x03\x12\'\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.StatusB\x04\xe2\x41\x01\x03\x12\x18\n\nresult_ids\x18\x0c \x03(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1b\n\rqueue_message\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x0e\x66rom_result_id\x18\x10 \x01(\x03\x12\x44\n\x14refused_announcement\x18\x11 \x01(\x0b\x32 .headrace.v1.RefusedAnnouncementB\x04\xe2\x41\x01\x03\"j\n\nQueuePlace\x12\r\n\x05place\x18\x01 \x01(\x05\x12\x0e\n\x06length\x18\x02 \x01(\x05\x12\x15\n\rrunning_count\x18\x03 \x01(\x05\x12\x15\n\rrunning_limit\x18\x04 \x01(\x05\x12\x0f\n\x07message\x18\x05 \x01(\t\"\xbe\x01\n\x0cKafkaCluster\x12\x10\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1f\n\x11\x62ootstrap_servers\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x37\n\x07options\x18\x04 \x03(\x0b\x32&.headrace.v1.KafkaCluster.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xfb\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_CREATED\x10\x01\x12\x12\n\x0eSTATE_STARTING\x10\x02\x12\x11\n\rSTATE_WAITING\x10\x03\x12\x11\n\rSTATE_READING\x10\x04\x12\x12\n\x0eSTATE_TRAINING\x10\x05\x12\x14\n\x10STATE_EVALUATING\x10\x06\x12\x13\n\x0fSTATE_UPLOADING\x10\x07\x12\x12\n\x0eSTATE_FINISHED\x10\x08\x12\x10\n\x0cSTATE_FAILED\x10\t\x12\x14\n\x10STATE_CANCELLING\x10\n\x12\x13\n\x0fSTATE_CANCELLED\x10\x0b*E\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x12\n\x0eSPLIT_SHUFFLED\x10\x01\x12\x11\n\rSPLIT_ORDERED\x10\x02*c\n\rCountMismatch\x12\x1e\n\x1a\x43OUNT_MISMATCH_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43OUNT_MISMATCH_FAIL\x10\x01\x12\x19\n\x15\x43OUNT_MISMATCH_ACCEPT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +54,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENT'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
   _globals['_DEPLOYMENT'].fields_by_name['queue_message']._loaded_options = None
   _globals['_DEPLOYMENT'].fields_by_name['queue_message']._serialized_options = b'\342A\001\003'
+  _globals['_DEPLOYMENT'].fields_by_name['refused_announcement']._loaded_options = None
+  _globals['_DEPLOYMENT'].fields_by_name['refused_announcement']._serialized_options = b'\342A\001\003'
   _globals['_KAFKACLUSTER_OPTIONSENTRY']._loaded_options = None
   _globals['_KAFKACLUSTER_OPTIONSENTRY']._serialized_options = b'8\001'
   _globals['_KAFKACLUSTER'].fields_by_name['id']._loaded_options = None
@@ -61,34 +64,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KAFKACLUSTER'].fields_by_name['name']._serialized_options = b'\342A\001\002'
   _globals['_KAFKACLUSTER'].fields_by_name['bootstrap_servers']._loaded_options = None
   _globals['_KAFKACLUSTER'].fields_by_name['bootstrap_servers']._serialized_options = b'\342A\001\002'
-  _globals['_STATE']._serialized_start=2297
-  _globals['_STATE']._serialized_end=2548
-  _globals['_SPLIT']._serialized_start=2550
-  _globals['_SPLIT']._serialized_end=2619
-  _globals['_COUNTMISMATCH']._serialized_start=2621
-  _globals['_COUNTMISMATCH']._serialized_end=2720
-  _globals['_FRAMEWORKARGUMENTS']._serialized_start=168
-  _globals['_FRAMEWORKARGUMENTS']._serialized_end=229
-  _globals['_SINGLEMODE']._serialized_start=231
-  _globals['_SINGLEMODE']._serialized_end=243
-  _globals['_INCREMENTALMODE']._serialized_start=246
-  _globals['_INCREMENTALMODE']._serialized_end=435
-  _globals['_DISTRIBUTEDMODE']._serialized_start=437
-  _globals['_DISTRIBUTEDMODE']._serialized_end=527
-  _globals['_SEMISUPERVISEDMODE']._serialized_start=529
-  _globals['_SEMISUPERVISEDMODE']._serialized_end=585
-  _globals['_FEDERATEDMODE']._serialized_start=587
-  _globals['_FEDERATEDMODE']._serialized_end=640
-  _globals['_TRAININGSETTINGS']._serialized_start=643
-  _globals['_TRAININGSETTINGS']._serialized_end=1329
-  _globals['_RESOURCES']._serialized_start=1331
-  _globals['_RESOURCES']._serialized_end=1402
-  _globals['_DEPLOYMENT']._serialized_start=1405
-  _globals['_DEPLOYMENT']._serialized_end=1993
-  _globals['_QUEUEPLACE']._serialized_start=1995
-  _globals['_QUEUEPLACE']._serialized_end=2101
-  _globals['_KAFKACLUSTER']._serialized_start=2104
-  _globals['_KAFKACLUSTER']._serialized_end=2294
-  _globals['_KAFKACLUSTER_OPTIONSENTRY']._serialized_start=2248
-  _globals['_KAFKACLUSTER_OPTIONSENTRY']._serialized_end=2294
+  _globals['_STATE']._serialized_start=2393
+  _globals['_STATE']._serialized_end=2644
+  _globals['_SPLIT']._serialized_start=2646
+  _globals['_SPLIT']._serialized_end=2715
+  _globals['_COUNTMISMATCH']._serialized_start=2717
+  _globals['_COUNTMISMATCH']._serialized_end=2816
+  _globals['_FRAMEWORKARGUMENTS']._serialized_start=194
+  _globals['_FRAMEWORKARGUMENTS']._serialized_end=255
+  _globals['_SINGLEMODE']._serialized_start=257
+  _globals['_SINGLEMODE']._serialized_end=269
+  _globals['_INCREMENTALMODE']._serialized_start=272
+  _globals['_INCREMENTALMODE']._serialized_end=461
+  _globals['_DISTRIBUTEDMODE']._serialized_start=463
+  _globals['_DISTRIBUTEDMODE']._serialized_end=553
+  _globals['_SEMISUPERVISEDMODE']._serialized_start=555
+  _globals['_SEMISUPERVISEDMODE']._serialized_end=611
+  _globals['_FEDERATEDMODE']._serialized_start=613
+  _globals['_FEDERATEDMODE']._serialized_end=666
+  _globals['_TRAININGSETTINGS']._serialized_start=669
+  _globals['_TRAININGSETTINGS']._serialized_end=1355
+  _globals['_RESOURCES']._serialized_start=1357
+  _globals['_RESOURCES']._serialized_end=1428
+  _globals['_DEPLOYMENT']._serialized_start=1431
+  _globals['_DEPLOYMENT']._serialized_end=2089
+  _globals['_QUEUEPLACE']._serialized_start=2091
+  _globals['_QUEUEPLACE']._serialized_end=2197
+  _globals['_KAFKACLUSTER']._serialized_start=2200
+  _globals['_KAFKACLUSTER']._serialized_end=2390
+  _globals['_KAFKACLUSTER_OPTIONSENTRY']._serialized_start=2344
+  _globals['_KAFKACLUSTER_OPTIONSENTRY']._serialized_end=2390
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.rpc import status_pb2 as _status_pb2
+from headrace.v1 import stream_pb2 as _stream_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -159,7 +160,7 @@ class Resources(_message.Message):
     def __init__(self, cpu_count: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., gpu_count: _Optional[int] = ...) -> None: ...
 
 class Deployment(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "configuration_id", "description", "settings", "stream_id", "resources", "kafka_cluster", "state", "error", "result_ids", "start_time", "end_time", "queue_message", "from_result_id")
+    __slots__ = ("id", "create_time", "update_time", "configuration_id", "description", "settings", "stream_id", "resources", "kafka_cluster", "state", "error", "result_ids", "start_time", "end_time", "queue_message", "from_result_id", "refused_announcement")
     ID_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +177,7 @@ class Deployment(_message.Message):
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     FROM_RESULT_ID_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
@@ -192,7 +194,8 @@ class Deployment(_message.Message):
     end_time: _timestamp_pb2.Timestamp
     queue_message: str
     from_result_id: int
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., configuration_id: _Optional[int] = ..., description: _Optional[str] = ..., settings: _Optional[_Union[TrainingSettings, _Mapping]] = ..., stream_id: _Optional[int] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., kafka_cluster: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_ids: _Optional[_Iterable[int]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_message: _Optional[str] = ..., from_result_id: _Optional[int] = ...) -> None: ...
+    refused_announcement: _stream_pb2.RefusedAnnouncement
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., configuration_id: _Optional[int] = ..., description: _Optional[str] = ..., settings: _Optional[_Union[TrainingSettings, _Mapping]] = ..., stream_id: _Optional[int] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., kafka_cluster: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_ids: _Optional[_Iterable[int]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_message: _Optional[str] = ..., from_result_id: _Optional[int] = ..., refused_announcement: _Optional[_Union[_stream_pb2.RefusedAnnouncement, _Mapping]] = ...) -> None: ...
 
 class QueuePlace(_message.Message):
     __slots__ = ("place", "length", "running_count", "running_limit", "message")

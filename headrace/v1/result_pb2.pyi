@@ -42,7 +42,7 @@ class SplitMetrics(_message.Message):
     def __init__(self, splits: _Optional[_Mapping[str, Metrics]] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("phase", "epoch", "epochs", "records_read", "records_total", "step", "steps", "rows_per_second", "time_left")
+    __slots__ = ("phase", "epoch", "epochs", "records_read", "records_total", "step", "steps", "rows_per_second", "time_left", "waits_for")
     PHASE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class Progress(_message.Message):
     STEPS_FIELD_NUMBER: _ClassVar[int]
     ROWS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     TIME_LEFT_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
     phase: _deployment_pb2.State
     epoch: int
     epochs: int
@@ -61,7 +62,8 @@ class Progress(_message.Message):
     steps: int
     rows_per_second: float
     time_left: _duration_pb2.Duration
-    def __init__(self, phase: _Optional[_Union[_deployment_pb2.State, str]] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., records_read: _Optional[int] = ..., records_total: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    waits_for: str
+    def __init__(self, phase: _Optional[_Union[_deployment_pb2.State, str]] = ..., epoch: _Optional[int] = ..., epochs: _Optional[int] = ..., records_read: _Optional[int] = ..., records_total: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., waits_for: _Optional[str] = ...) -> None: ...
 
 class Artifact(_message.Message):
     __slots__ = ("name", "media_type", "size_bytes", "sha256")
@@ -174,7 +176,7 @@ class Epoch(_message.Message):
     def __init__(self, result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., number: _Optional[int] = ..., metrics: _Optional[_Union[SplitMetrics, _Mapping]] = ..., step: _Optional[int] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ResultEvent(_message.Message):
-    __slots__ = ("sequence", "result_id", "attempt", "time", "epoch", "progress", "result", "queue")
+    __slots__ = ("sequence", "result_id", "attempt", "time", "epoch", "progress", "result", "queue", "refused_announcement")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +185,7 @@ class ResultEvent(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     result_id: int
     attempt: int
@@ -191,4 +194,5 @@ class ResultEvent(_message.Message):
     progress: Progress
     result: Result
     queue: _deployment_pb2.QueuePlace
-    def __init__(self, sequence: _Optional[int] = ..., result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., queue: _Optional[_Union[_deployment_pb2.QueuePlace, _Mapping]] = ...) -> None: ...
+    refused_announcement: _stream_pb2.RefusedAnnouncement
+    def __init__(self, sequence: _Optional[int] = ..., result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., queue: _Optional[_Union[_deployment_pb2.QueuePlace, _Mapping]] = ..., refused_announcement: _Optional[_Union[_stream_pb2.RefusedAnnouncement, _Mapping]] = ...) -> None: ...

@@ -173,14 +173,16 @@ class AwaitStreamResponse(_message.Message):
     def __init__(self, stream: _Optional[_Union[_stream_pb2.Stream, _Mapping]] = ...) -> None: ...
 
 class RecordStreamRequest(_message.Message):
-    __slots__ = ("source", "dialect", "announcement")
+    __slots__ = ("source", "dialect", "announcement", "refused")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     DIALECT_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     source: _stream_pb2.StreamSource
     dialect: _stream_pb2.Dialect
     announcement: _stream_pb2.StreamAnnouncement
-    def __init__(self, source: _Optional[_Union[_stream_pb2.StreamSource, _Mapping]] = ..., dialect: _Optional[_Union[_stream_pb2.Dialect, str]] = ..., announcement: _Optional[_Union[_stream_pb2.StreamAnnouncement, _Mapping]] = ...) -> None: ...
+    refused: _containers.RepeatedCompositeFieldContainer[_stream_pb2.RefusedAnnouncement]
+    def __init__(self, source: _Optional[_Union[_stream_pb2.StreamSource, _Mapping]] = ..., dialect: _Optional[_Union[_stream_pb2.Dialect, str]] = ..., announcement: _Optional[_Union[_stream_pb2.StreamAnnouncement, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[_stream_pb2.RefusedAnnouncement, _Mapping]]] = ...) -> None: ...
 
 class RecordStreamResponse(_message.Message):
     __slots__ = ("stream", "created")

@@ -2,6 +2,7 @@ import datetime
 
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.rpc import status_pb2 as _status_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -119,6 +120,16 @@ class StreamSource(_message.Message):
     offset: int
     time: _timestamp_pb2.Timestamp
     def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class RefusedAnnouncement(_message.Message):
+    __slots__ = ("deployment_id", "error", "source")
+    DEPLOYMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    deployment_id: int
+    error: _status_pb2.Status
+    source: StreamSource
+    def __init__(self, deployment_id: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., source: _Optional[_Union[StreamSource, _Mapping]] = ...) -> None: ...
 
 class Stream(_message.Message):
     __slots__ = ("id", "create_time", "update_time", "deployment_id", "ranges", "unsupervised_ranges", "input_format", "input_config", "validation_rate", "test_rate", "record_count", "description", "restrictions", "incremental", "open_topics", "stream_key", "message_id", "dialect", "source", "availability", "range_string", "topic_ids")

@@ -65,6 +65,14 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
         ["train"],
         ["up", "--port", "70000"],
         ["infer", "1", "-i", "a", "-o", "b", "--guarantee", "sometimes"],
+        ["train", "digits", "--deadline", "nan"],
+        ["model", "alias", "set", "digits", "champion", "v99999999999999999999"],
+        ["up", "--kafka", "garbage"],
+        ["up", "--kafka", "127.0.0.1:99999"],
+        ["demo", "--kafka", "127.0.0.1:9092,:1"],
+        ["send", __file__, "-t", "t", "-d", "1", "--kafka", "garbage"],
+        ["up", "--port", "8099", "--gateway-port", "8099"],
+        ["demo", "--logger-port", "8099", "--broker-port", "8099"],
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +80,61 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(words: list[str], capsys: p
     said = capsys.readouterr().err
     assert said.startswith("headrace: ")
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "largest"),
+    [
+        (["train", "digits", "--batch-size"], 2**31 - 1),
+        (["train", "digits", "--seed"], 2**32 - 1),
+        (["train", "digits", "--stream"], 2**63 - 1),
+        (["train", "digits", "--from-result"], 2**63 - 1),
+        (["train", "digits", "--deadline"], 315_576_000_000),
+        (["send", __file__, "-t", "t", "--deployment"], 2**63 - 1),
+        (["send", __file__, "-t", "t", "-d", "1", "--partitions"], 2**31 - 1),
+        (["stream", "announce", "-t", "t", "-f", "raw", "--deployment"], 2**63 - 1),
+        (["stream", "announce", "-t", "t", "-f", "raw", "-d", "1", "--partition"], 2**31 - 1),
+        (["stream", "list", "--deployment"], 2**63 - 1),
+        (["stream", "show"], 2**63 - 1),
+        (["stream", "head"], 2**63 - 1),
+        (["result", "show"], 2**63 - 1),
+        (["result", "compare", "1"], 2**63 - 1),
+        (["result", "list", "--deployment"], 2**63 - 1),
+        (["result", "list", "--limit"], 2**31 - 1),
+        (["deployment", "show"], 2**63 - 1),
+        (["infer"], 2**63 - 1),
+        (["infer", "1", "-i", "a", "-o", "b", "--replicas"], 2**31 - 1),
+        (["infer", "1", "-i", "a", "-o", "b", "--max-rows"], 2**31 - 1),
+        (["inference", "scale", "digits"], 2**31 - 1),
+        (["model", "alias", "set", "digits", "champion", "v2", "--expect"], 2**63 - 1),
+    ],
+)
+def test_a_number_out_of_range_is_told_with_the_range(
+    words: list[str], largest: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main([*words, str(largest + 1)]) == 2
+    said = capsys.readouterr().err
+    assert str(largest) in said
+    assert "bug" not in said
+
+
+@pytest.mark.parametrize("words", [["up"], ["up", "--detach"], ["status"], ["down"], ["broker"], ["model", "list"]])
+@pytest.mark.parametrize("below", ["", "x"])
+def test_a_home_that_is_no_folder_is_told(tmp_path: Path, words: list[str], below: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = _headrace(*words, home=file / below)
+    assert done.returncode == 1
+    assert f"{file} is not a folder" in done.stderr
+    assert "HEADRACE_HOME" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_home_that_cannot_be_written_is_told() -> None:
+    done = _headrace("up", home=Path("/proc/headrace"))
+    assert done.returncode == 1
+    assert "/proc/headrace cannot be written" in done.stderr
+    assert "HEADRACE_HOME" in done.stderr
 
 
 def test_without_a_control_plane_every_command_says_how_to_start_one(tmp_path: Path) -> None:

@@ -137,3 +137,9 @@ def test_the_end_of_a_log_is_its_last_lines(tmp_path: Path) -> None:
     assert last_lines(log) == []
     log.write_text("".join(f"line {number}\n" for number in range(10)))
     assert last_lines(log, 2) == ["line 8", "line 9"]
+
+
+def test_the_end_of_a_log_is_told_as_people_read_it(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text('plain\n{"time": "…", "level": "ERROR", "message": "stopped", "cause": "no room"}\n[1]\n{"a"\n')
+    assert last_lines(log) == ["plain", "stopped: no room", "[1]", '{"a"']

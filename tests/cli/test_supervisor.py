@@ -38,8 +38,8 @@ def test_ctrl_c_while_it_starts_stops_everything(tmp_path: Path) -> None:
     with _starting(platform) as up:
         up.send_signal(signal.SIGINT)
         said, complained = up.communicate(timeout=90)
-    assert up.returncode == 0, complained
-    assert "Stopped." in said
+    assert up.returncode == 130, complained
+    assert "Stopped before it was ready." in said
     assert not platform.processes()
     assert supervisor_pid(platform.home) == 0
 

@@ -45,7 +45,9 @@ class SettingsExecutor(ParsingExecutor):
         for file, known in (("fit_args", KNOWN_FIT), ("evaluate_args", KNOWN_EVALUATE)):
             call = ast.parse(f"f({getattr(request.arguments, file)})").body[0].value  # type: ignore[attr-defined]
             for word in call.keywords:
-                if word.arg not in known:
+                if ast.unparse(word.value) == "0":
+                    answer.diagnostics.add(reason="INVALID_FIELD", message=f"{word.arg} is 0", file=file)
+                elif word.arg not in known:
                     message = f"{word.arg} is unknown"
                     answer.diagnostics.add(reason="UNKNOWN_ARGUMENT", message=message, file=file)
         return answer

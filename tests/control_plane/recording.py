@@ -16,7 +16,8 @@ from control_plane.store import Store, streams
 from headrace.client import connect
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
 from headrace.v1.stream_pb2 import Stream
-from logger.recorder import DEAD_LETTER_SUFFIX, Recorder
+from logger.recorder import Recorder
+from streams.answers import dead_letter_topic
 from streams.kafka import Headers, KafkaSettings, Message, headers_of, log_ends
 from streams.writer import BatchProducer
 from tests.control_plane.conftest import NOBODY
@@ -69,7 +70,7 @@ class Recording:
 
     def dead_letters(self, start: int = 0) -> list[Message]:
         """Those from the offset `start` on."""
-        topic = self.topic + DEAD_LETTER_SUFFIX
+        topic = dead_letter_topic(self.topic)
         end = log_ends(self.kafka, topic)[0].high
         return read(self.kafka, offset_range(topic, start, end)) if start < end else []
 

@@ -14,7 +14,11 @@ import pytest
 
 from control_plane.store import deployments
 from control_plane.store.connections import database
+from headrace.client import connect
+from headrace.errors import from_status
 from headrace.v1 import stream_catalog_pb2 as api
+from headrace.v1.result_collector_pb2 import WatchResultsRequest
+from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from headrace.v1.stream_pb2 import (
     AVAILABILITY_EXPIRED,
     DATA_FORMAT_RAW,
@@ -59,6 +63,19 @@ def body(**change: object) -> bytes:
     """A message of Kafka-ML with some keys changed."""
     _, value = control.encode_legacy(announcement(1))
     return json.dumps({**json.loads(value), **change}).encode()
+
+
+# What is wrong with a message, and the reason that its deployment shows.
+REFUSED = {
+    "reversed": (body(topic="data:0:10:5"), "INVALID_RANGE"),
+    "negative": (body(topic="data:0:-1:5"), "INVALID_RANGE"),
+    "malformed": (body(topic="data:0:5"), "INVALID_RANGE"),
+    "overlapping": (body(topic="data:0:0:5,data:0:4:9"), "INVALID_RANGE"),
+    "huge": (body(topic=f"data:0:0:{10**30}"), "INVALID_RANGE"),
+    "a bad rate": (body(validation_rate=2), "INVALID_FIELD"),
+    "an unknown format": (body(input_format="XML"), "INVALID_FORMAT"),
+    "no JSON": (b"{ not json", "MALFORMED_REQUEST"),
+}
 
 
 @pytest.fixture
@@ -265,3 +282,59 @@ def test_a_control_topic_that_is_made_anew_is_read_from_its_start(start: Callabl
     assert [stream.deployment_id for stream in world.streams()] == [1, 2, 3, 4, 5, 6]
     assert [stream.source.offset for stream in world.streams()] == [0, 1, 2, 0, 1, 2]
     assert world.recorded_up_to() == 3
+
+
+def test_a_deployment_that_waits_shows_the_announcement_that_was_refused(start: Callable[..., Recording]) -> None:
+    one = start()
+    ids = [one.store.write_now(partial(new_training, name)).id for name in REFUSED]
+    keys = map(control.deployment_key, ids)
+    one.send([Control(key, value, []) for key, (value, _) in zip(keys, REFUSED.values(), strict=True)])
+    with one.logger():
+        one.await_all()
+    letters = one.dead_letters()
+    for offset, (number, (_, reason)) in enumerate(zip(ids, REFUSED.values(), strict=True)):
+        shown = one.read(partial(deployments.get, number)).refused_announcement
+        error = from_status(shown.error)
+        assert (error.reason_name, shown.deployment_id) == (reason, number)
+        assert dict(headers_of(letters[offset]))["headrace-error-message"] == error.message.encode()
+        assert (shown.source.topic, shown.source.partition, shown.source.offset) == (one.topic, 0, offset)
+        assert shown.source.HasField("time")
+
+
+def test_the_last_refusal_is_shown_until_a_right_announcement_comes(start: Callable[..., Recording]) -> None:
+    one = start()
+    deployment = one.store.write_now(lambda: new_training("a"))
+    other = one.store.write_now(lambda: new_training("b"))
+    bad = announcement(1, deployment.id)
+    bad.ranges[0].end = 0
+    headers, value = control.encode(bad)
+    key = control.deployment_key(deployment.id)
+    one.send([Control(key, b"{ not json", []), Control(None, value, headers), Control(b"\xff" * 9, b"{", [])])
+    with one.logger():
+        one.await_all()
+        shown = one.read(lambda: deployments.get(deployment.id))
+        assert shown.refused_announcement.source.offset == 1
+        assert from_status(shown.refused_announcement.error).reason_name == "INVALID_RANGE"
+        assert not one.read(lambda: deployments.get(other.id)).HasField("refused_announcement")
+        one.send([ours(5, deployment.id), Control(key, b"{ too late", [])])
+        one.await_all()
+    shown = one.read(lambda: deployments.get(deployment.id))
+    assert shown.stream_id
+    assert not shown.HasField("refused_announcement")
+
+
+def test_watchers_are_told_of_a_refusal_when_it_comes_and_when_they_begin(start: Callable[..., Recording]) -> None:
+    one = start()
+    deployment = one.store.write_now(lambda: new_training("a"))
+    request = WatchResultsRequest(deployment_id=deployment.id)
+    with connect(one.address) as channel, one.logger():
+        collector = ResultCollectorStub(channel)
+        live = collector.WatchResults(request, timeout=30)
+        next(live)
+        one.send([Control(control.deployment_key(deployment.id), b"{ not json", [])])
+        told = next(event for event in live if event.HasField("refused_announcement"))
+        late = collector.WatchResults(request, timeout=30)
+        again = next(event for event in late if event.HasField("refused_announcement"))
+    assert told.refused_announcement == again.refused_announcement
+    assert told.result_id == deployment.result_ids[0]
+    assert "{" not in told.refused_announcement.error.message

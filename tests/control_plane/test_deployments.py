@@ -164,6 +164,14 @@ async def test_an_unknown_argument_is_refused_with_those_that_are_known(plane: M
     assert "epochs, shuffle, steps_per_epoch" in found["deployment.settings.tensorflow.fit_args"]
 
 
+async def test_a_wrong_value_of_a_known_argument_is_an_invalid_field(plane: Managed, store: Store) -> None:
+    settings = TrainingSettings(tensorflow=FrameworkArguments(fit_args="epochs=0"))
+    with pytest.raises(InvalidArgument) as refused:
+        await create(plane, new_configuration(store, KERAS), settings=settings)
+    assert refused.value.reason == error_pb2.REASON_INVALID_FIELD
+    assert set(bad_fields(refused.value)) == {"deployment.settings.tensorflow.fit_args"}
+
+
 async def test_an_executor_is_asked_only_where_there_is_something_to_ask(tmp_path: Path, store: Store) -> None:
     arguments = TrainingSettings(tensorflow=FrameworkArguments(fit_args="epochs=5"))
     async with managed(tmp_path, store) as plane:
@@ -407,6 +415,7 @@ async def test_a_forced_delete_ends_what_runs_first(tmp_path: Path, store: Store
             await asyncio.to_thread(plane.world.trains, result_id)
         await plane.manager.DeleteDeployment(api.DeleteDeploymentRequest(id=running.id, force=True))
         assert not plane.world.trainers()
+        assert not list((tmp_path / "logs").glob("train-*"))
         with pytest.raises(NotFound):
             await get(plane, running.id)
 

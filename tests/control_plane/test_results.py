@@ -159,15 +159,16 @@ async def test_the_whole_story_of_a_training_shows_on_its_result(plane: Plane) -
         await trainer.ask()
         story = [
             state(1, deployment_pb2.STATE_READING),
-            progress(2, 5),
+            progress(2, 1),
             state(3, TRAINING),
             epoch(4, 1, loss=0.9),
             api.ReportRequest(seq=5, outcome=known),
-            state(6, FINISHED),
+            progress(6, 5),
+            state(7, FINISHED),
         ]
         for event in story:
             trainer.post(event)
-        assert not (await trainer.until(6)).fenced
+        assert not (await trainer.until(7)).fenced
     result = await get(plane, result_id)
     assert (result.state, result.version, result.attempt) == (FINISHED, 1, 1)
     assert result.metrics.splits["training"].values["loss"] == 0.9
@@ -175,7 +176,7 @@ async def test_the_whole_story_of_a_training_shows_on_its_result(plane: Plane) -
     assert result.settings.seed == 7
     assert result.stream.id == 4
     assert list(result.confusion_matrix.counts) == [3, 1, 0, 4]
-    assert result.progress.step == 5
+    assert (result.progress.step, result.progress.phase) == (5, FINISHED)
     assert result.HasField("start_time")
     assert result.HasField("end_time")
     whole = await plane.store.read(partial(deployments.get, deployment.id))

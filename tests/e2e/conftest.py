@@ -30,17 +30,27 @@ class Platform:
         self, *words: str, timeout_s: float = 120, environment: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end, as a user would, in a folder of no importance."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
         try:
             return subprocess.run(
                 [sys.executable, "-P", "-m", "cli", *words],
-                env={**clean, "HEADRACE_HOME": str(self.home), **(environment or {})},
+                env={**self._environment(), **(environment or {})},
                 cwd=self.home.parent, capture_output=True, text=True, timeout=timeout_s, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as late:
             said = (late.stdout or b"") + (late.stderr or b"")
             text = said.decode(errors="replace") if isinstance(said, bytes) else said
             raise AssertionError(f"headrace {' '.join(words)}: not done, it said:\n{text}\n{self.logs()}") from late
+
+    def started(self, *words: str) -> subprocess.Popen[str]:
+        """A command that runs, to be waited for."""
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "cli", *words], env=self._environment(), cwd=self.home.parent,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def _environment(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+        return {**clean, "HEADRACE_HOME": str(self.home)}
 
     def done(self, *words: str, timeout_s: float = 120) -> str:
         """Run a command that has to succeed, and return what it printed."""

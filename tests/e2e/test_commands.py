@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import httpx
@@ -11,7 +12,11 @@ import numpy as np
 import pytest
 
 from cli.demo import examples_folder
+from streams import control
+from streams.kafka import KafkaSettings
+from streams.writer import BatchProducer
 from tests.e2e.conftest import Platform
+from tests.support import eventually
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +182,19 @@ def test_an_inference_answers_a_file(platform: Platform, trained: int, blobs: Pa
     platform.done("inference", "delete", "blobs-live")
 
 
+def test_a_refused_announcement_is_shown_by_the_training_that_waits(platform: Platform, trained: int) -> None:
+    waits = int(platform.json("train", "blobs")["id"])
+    with BatchProducer(KafkaSettings(platform.state.kafka)) as producer:
+        producer.produce(control.CONTROL_TOPIC, control.deployment_key(waits), b'{"topic": "blobs:0:9:5"}')
+        producer.flush()
+    shown = eventually(lambda: platform.json("deployment", "show", str(waits))["refusedAnnouncement"], timeout_s=60)
+    assert "blobs:0:9:5" in shown["error"]["message"]
+    printed = platform.done("deployment", "show", str(waits))
+    assert "INVALID_RANGE" in printed
+    assert f"{control.CONTROL_TOPIC}/0/{shown['source']['offset']}" in printed
+    platform.done("deployment", "delete", str(waits), "--force")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -238,3 +256,41 @@ def test_the_examples_are_models_that_build(platform: Platform) -> None:
     for framework, file in (("tensorflow", "keras_model.py"), ("pytorch", "torch_model.py")):
         code = str(examples_folder() / file)
         platform.done("model", "create", "checked", "-f", framework, "--code", code, "--validate-only")
+
+
+def test_records_for_a_training_that_takes_none_are_sent_with_a_warning(
+    platform: Platform, trained: int, blobs: Path
+) -> None:
+    def sent(deployment: str) -> str:
+        done = platform.headrace("send", str(blobs), "-t", "blobs-late", "-d", deployment, "-l", "class")
+        assert done.returncode == 0, done.stderr
+        assert "Sent 300 records" in done.stdout
+        return done.stderr
+
+    finished = platform.json("result", "show", str(trained))["deploymentId"]
+    assert f"deployment {finished} is finished" in sent(finished)
+    assert "there is no deployment 4711" in sent("4711")
+    waits = platform.json("train", "blobs")["id"]
+    assert sent(waits) == ""
+    platform.done("deployment", "delete", waits, "--force")
+    assert f"there is no deployment {waits}" in sent(waits)
+
+
+def test_ctrl_c_while_a_training_is_watched_says_that_it_goes_on(platform: Platform, trained: int) -> None:
+    with platform.started("train", "blobs", "--wait") as watching:
+        waits = eventually(lambda: platform.json("deployment", "list", "--state", "waiting")["deployments"])[0]["id"]
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=30)
+    assert watching.returncode == 130
+    assert f"headrace deployment cancel {waits}" in said
+    assert platform.json("deployment", "show", waits)["state"] == "STATE_WAITING"
+    platform.done("deployment", "delete", waits, "--force")
+
+
+def test_a_demo_leaves_a_platform_running_that_it_did_not_start(platform: Platform) -> None:
+    told = platform.headrace("demo", "--exit", timeout_s=600)
+    assert told.returncode == 0, f"{told.stdout}\n{told.stderr}\n{platform.logs()}"
+    assert "stays up" in told.stdout
+    platform.done("status")
+    mine = [each for each in platform.json("inference", "list")["inferences"] if each["name"].startswith("digits-")]
+    assert [each["state"] for each in mine] == ["INFERENCE_STATE_STOPPED"] * 2

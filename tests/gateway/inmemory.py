@@ -169,6 +169,13 @@ class ControlPlane:
         self.logs.setdefault((kind, id), []).extend((workload, line) for line in lines)
         self._notify()
 
+    def refuse(self, deployment_id: int, refused: stream_pb2.RefusedAnnouncement) -> None:
+        """An announcement for a deployment was refused."""
+        deployment = self.deployments[deployment_id]
+        deployment.refused_announcement.CopyFrom(refused)
+        for result_id in deployment.result_ids:
+            self._add_event(result_id, refused_announcement=refused)
+
     def end_watches(self) -> None:
         """Ends every watch in order, as the server does after ten minutes."""
         self._watch_number += 1

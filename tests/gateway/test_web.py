@@ -21,7 +21,7 @@ from gateway.pages import DIST
 from gateway.server import serving
 from gateway.settings import Settings
 from headrace.errors import FailedPrecondition, InvalidArgument
-from headrace.v1 import deployment_pb2, error_pb2, inference_pb2
+from headrace.v1 import deployment_pb2, error_pb2, inference_pb2, stream_pb2
 from tests.gateway.inmemory import ControlPlane, controlling, digits_stream
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -288,6 +288,19 @@ async def test_progress_of_reading_and_training(site: Site) -> None:
     site.plane.enter(1, deployment_pb2.STATE_TRAINING)
     site.plane.progress(1, epoch=3, epochs=10, step=5, steps=10)
     await expect(bar).to_have_attribute("aria-valuenow", "35")
+
+
+async def test_a_training_without_its_stream_shows_the_announcement_that_was_refused(site: Site) -> None:
+    site.plane.train("digits-keras")
+    await site.open("/deployments/1")
+    await expect(site.page.get_by_text("waits for its stream")).to_be_visible()
+    reversed_ = InvalidArgument(error_pb2.REASON_INVALID_RANGE, "data:0:9:5 ends before it starts")
+    source = stream_pb2.StreamSource(topic="control", partition=0, offset=17)
+    refused = stream_pb2.RefusedAnnouncement(deployment_id=1, error=reversed_.to_status(), source=source)
+    site.plane.refuse(1, refused)
+    failure = site.page.locator(".failure")
+    for said in ("control/0/17", "INVALID_RANGE", "ends before it starts", "goes on waiting"):
+        await expect(failure).to_contain_text(said)
 
 
 async def test_a_finished_training_shows_metrics_ranges_and_files(site: Site) -> None:

@@ -209,6 +209,7 @@ def test_what_is_not_yet_written_is_waited_for(kafka: KafkaSettings, topic: Topi
     with RangeReader(kafka, [offset_range(name, 0, 20)]) as reader:
         reader.check(on_wait)
     assert waits == [Wait(0, 20), Wait(10, 20)]
+    assert waits[1].why == f"{name}/0 is to be written up to offset 20; it ends at 10"
 
 
 def test_an_open_transaction_is_named_and_waited_for(kafka: KafkaSettings, topic: Topic) -> None:

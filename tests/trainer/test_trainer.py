@@ -121,6 +121,8 @@ def test_both_frameworks_train_and_report_everything_though_the_collector_is_awa
     for trainer in trainers:
         expect_complete(trainer, platform)
         assert trainer.states == STORY
+        told = [event.progress for event in trainer.events if event.HasField("progress")][-1]
+        assert (told.epoch, told.records_read, told.records_total) == (EPOCHS, digits.ROWS, digits.ROWS)
         outcome = trainer.outcome
         assert outcome.stream.ranges == stream.ranges
         assert outcome.stream.input_config == {**stream.input_config, "label_reshape": "1"}
@@ -183,6 +185,8 @@ def test_what_is_wrong_with_a_stream_fails_its_training(
     unfinished.ranges[0].end += 1
     unknown = written()
     unknown.ranges[0].topic += "-unknown"
+    endless = written(open_topics=["sensors"])
+    del endless.ranges[:]
     recreated = written()
     recreated.topic_ids[recreated.ranges[0].topic] = "another"
     cases = {
@@ -193,6 +197,7 @@ def test_what_is_wrong_with_a_stream_fails_its_training(
         "DECODE_ERROR": written([(b"\0", b"short")]),
         "COUNT_MISMATCH": written(record_count=99),
         "EMPTY_STREAM": written(validation_rate=0.7, test_rate=0.3),
+        "NOT_YET": endless,
     }
     away = start(TORCH, expired, kafka_servers=f"127.0.0.1:{free_port()}")
     tolerant = start(TORCH, written([(b"\0", b"short")]), decode_error_limit=0.1)

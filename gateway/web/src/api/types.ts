@@ -20,6 +20,7 @@ export type Progress = Filled<Schemas["Progress"]>;
 export type Epoch = Filled<Schemas["Epoch"]>;
 export type Artifact = Filled<Schemas["Artifact"]>;
 export type Stream = Filled<Schemas["Stream"]>;
+export type RefusedAnnouncement = Filled<Schemas["RefusedAnnouncement"]>;
 export type Configuration = Filled<Schemas["Configuration"]>;
 export type Deployment = Filled<Schemas["Deployment"]>;
 export type Result = Filled<Schemas["Result"]>;

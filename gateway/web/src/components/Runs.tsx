@@ -19,7 +19,7 @@ export function Runs({ runs, deployment, inferences }: Props) {
       <ul>
         {runs.map((run, index) => (
           <li key={run.id} data-result={run.id}>
-            <RunRow run={run} color={index} served={inferences.filter((one) => one.resultId === run.id)} />
+            <RunRow run={run} color={index} hasStream={hasStream(deployment)} served={inferences.filter((one) => one.resultId === run.id)} />
           </li>
         ))}
       </ul>
@@ -28,7 +28,18 @@ export function Runs({ runs, deployment, inferences }: Props) {
   );
 }
 
-function RunRow({ run, color, served }: { run: Run; color: number; served: Inference[] }) {
+function hasStream(deployment: Deployment): boolean {
+  return deployment.streamId !== "0" || deployment.fromResultId !== "0";
+}
+
+interface RowProps {
+  run: Run;
+  color: number;
+  hasStream: boolean;
+  served: Inference[];
+}
+
+function RunRow({ run, color, hasStream, served }: RowProps) {
   const { result } = run;
   const state = result?.state ?? "STATE_UNSPECIFIED";
   return (
@@ -39,7 +50,7 @@ function RunRow({ run, color, served }: { run: Run; color: number; served: Infer
           {result && result.version > 0 && <span className="id">version {result.version}</span>}
         </span>
         <StatePill state={state} />
-        <Advance run={run} />
+        <Advance run={run} hasStream={hasStream} />
         <span className="latest">{latest(run)}</span>
         <span className="aside">
           {result && result.attempt > 1 && <span className="attempt">attempt {result.attempt}</span>}
@@ -55,9 +66,10 @@ function RunRow({ run, color, served }: { run: Run; color: number; served: Infer
   );
 }
 
-function Advance({ run }: { run: Run }) {
+function Advance({ run, hasStream }: { run: Run; hasStream: boolean }) {
   const state = run.result?.state ?? "STATE_UNSPECIFIED";
   const { progress } = run;
+  if (state === "STATE_CREATED" && !hasStream) return <span className="advance">{WAITS.STATE_WAITING}</span>;
   if (state === "STATE_FINISHED") return <span className="advance">{epochsDone(run)}</span>;
   if (hasEnded(state)) return <span className="advance">{run.epochs.length ? `after ${epochsDone(run)}` : ""}</span>;
   if (!progress || progress.phase !== state) return <span className="advance">{WAITS[state] ?? ""}</span>;
@@ -80,6 +92,7 @@ function measure(progress: Progress, run: Run): { part: number | null; text: str
   const speed = Number(progress.rowsPerSecond);
   const perSecond = (speed > 0 ? ` · ${rate(speed)}/s` : "") + left(progress);
   if (progress.phase === "STATE_READING") {
+    if (progress.waitsFor) return { part: 0, text: `waits: ${progress.waitsFor}` };
     const [read, total] = [Number(progress.recordsRead), Number(progress.recordsTotal)];
     if (total && read >= total) return { part: 1, text: `all ${count(total)} records read; the worker gets ready` };
     const text = total ? `${count(read)} of ${count(total)} records` : `${count(read)} records`;

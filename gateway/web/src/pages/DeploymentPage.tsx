@@ -8,7 +8,7 @@ import {
   watchDeploymentLogs,
 } from "../api/deployments";
 import { listInferences } from "../api/inferences";
-import type { Configuration, Deployment, Inference, Result, ResultEvent } from "../api/types";
+import type { Configuration, Deployment, Inference, RefusedAnnouncement, Result, ResultEvent } from "../api/types";
 import { Ago, Failure, LiveMark, NotLoaded, StatePill } from "../components/Bits";
 import { ConfirmButton } from "../components/ConfirmButton";
 import { Curves } from "../components/Curves";
@@ -47,7 +47,7 @@ export function DeploymentPage({ id }: { id: string }) {
     onMessages: (events) => {
       change((before) => withEvents(before, events));
       // An event tells a state, not what the state brought: artifacts, versions, why the whole failed or waits.
-      if (events.some((event) => event.result || event.queue)) facts.reload();
+      if (events.some((event) => event.result || event.queue || event.refusedAnnouncement)) facts.reload();
     },
     isComplete: () => [...training.current.runs.values()].every((run) => run.result && hasEnded(run.result.state)),
   });
@@ -67,6 +67,12 @@ export function DeploymentPage({ id }: { id: string }) {
         <Failure status={deployment.error} what="The training failed." />
       )}
       {deployment.queueMessage && <p className="notice">{deployment.queueMessage}</p>}
+      {deployment.refusedAnnouncement?.error && (
+        <Failure
+          status={deployment.refusedAnnouncement.error}
+          what={`An announcement for it was refused (${placeOf(deployment.refusedAnnouncement)}); it goes on waiting for its stream.`}
+        />
+      )}
       <Runs runs={runs} deployment={deployment} inferences={inferences} />
       <Curves runs={runs} />
       <div className="columns">
@@ -81,6 +87,10 @@ export function DeploymentPage({ id }: { id: string }) {
       />
     </>
   );
+}
+
+function placeOf({ source }: RefusedAnnouncement): string {
+  return source ? `${source.topic}/${source.partition}/${source.offset}` : "";
 }
 
 // What is known of the training: changed by events as they come, and by results as they are listed. The ref is always
