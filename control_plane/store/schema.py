@@ -42,6 +42,11 @@ def _keep_what_is_trained_again() -> None:
     _run("ALTER TABLE deployment ADD COLUMN stream_pb BLOB NOT NULL DEFAULT x''")
 
 
+def _keep_where_attempts_began() -> None:
+    """5: attempts go on where a checkpoint is."""
+    _run("ALTER TABLE result ADD COLUMN best_step BIGINT NOT NULL DEFAULT 0")
+
+
 def _run(statement: str) -> None:
     database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
@@ -51,6 +56,7 @@ UPGRADES: tuple[Callable[[], None], ...] = (
     _tell_control_topics_apart,
     _keep_periods_of_aliases,
     _keep_what_is_trained_again,
+    _keep_where_attempts_began,
 )
 
 VERSION = 1 + len(UPGRADES)
