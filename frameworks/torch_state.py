@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ignite.engine import Engine
 from ignite.metrics import Metric
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -20,7 +21,7 @@ from frameworks.tree import Tree, UnsavableError
 
 # What a metric is made with and does not change.
 CALLABLES = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, type)
-FIXED = (*CALLABLES, torch.device, torch.dtype, nn.Module, Enum)
+FIXED = (*CALLABLES, torch.device, torch.dtype, nn.Module, Engine, Enum)
 CONTAINERS = (list, tuple, dict)
 
 # In the order in which they were made.
