@@ -44,7 +44,7 @@ def _keep_what_is_trained_again() -> None:
 
 def _keep_where_attempts_began() -> None:
     """5: attempts go on where a checkpoint is."""
-    _run("ALTER TABLE result ADD COLUMN best_step BIGINT NOT NULL DEFAULT 0")
+    _run("ALTER TABLE result ADD COLUMN best_step INTEGER NOT NULL DEFAULT 0")
 
 
 def _run(statement: str) -> None:
