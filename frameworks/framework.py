@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from frameworks.arguments import Known
+from frameworks.checkpoints import Checkpoint, Checkpoints, Position
 from frameworks.fields import Columns, Inputs
 from frameworks.rows import Rows
 
@@ -17,11 +18,24 @@ from frameworks.rows import Rows
 class Events(Protocol):
     """Where a training tells how far it is. Called once per step and per epoch, so both are cheap."""
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody wants the end."""
+
+    def stop(self) -> None:
+        """Raises CANCELLED."""
+
+    def begun(self, checkpoint: Checkpoint | None) -> None:
+        """Comes first: the training goes on from there, or begins at its start."""
+
     def step(self, loss: float, count: int = 1) -> None:
-        """Steps are done. Raises NAN_LOSS when the loss is no number, and CANCELLED when somebody wants the end."""
+        """Steps are done. Raises NAN_LOSS when the loss is no number."""
 
     def epoch(self, metrics: Mapping[str, Mapping[str, float]]) -> None:
         """An epoch is done; metrics by split."""
+
+    def kept(self, position: Position) -> None:
+        """There is a checkpoint of this position."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,8 @@ class Training:
     arguments: Mapping[str, Any]
     seed: int
     keep_integers: bool
+    checkpoints: Checkpoints | None = None
+    """Where it goes on, and is written down. None: it begins at its start, and is not."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +114,7 @@ class Framework(Protocol):
         """The names of the model's inputs, if it has several."""
 
     def fit(self, model: Any, training: Training, begin: Callable[[Plan], Events]) -> None:
-        """Trains. Calls `begin` once, after all checks and before the first step."""
+        """Trains, from the newest checkpoint on. Calls `begin` once, after all checks and before the first step."""
 
     def evaluate(
         self, model: Any, rows: Rows, arguments: Mapping[str, Any], batch_size: int, *, keep_integers: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import random
 import traceback
@@ -23,14 +24,18 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.utils.data import DataLoader
 
+from frameworks import torch_state
 from frameworks.arguments import Known, boolean, number, one_of, parameters_of, whole
+from frameworks.checkpoints import START, Position
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
+from frameworks.course import Course
 from frameworks.failure import Failure, schema_mismatch
 from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Plan, Scores, Training
 from frameworks.framework import Events as TrainingEvents
 from frameworks.rows import EpochOrder, Rows, check_class_numbers, shapes_of
+from frameworks.tree import Tree
 from frameworks.work import Work, threads_for
 
 LOADER_CHECKS = {
@@ -71,6 +76,7 @@ class PyTorch:
         if threads:
             torch.set_num_threads(threads)
         self._threads = torch.get_num_threads()
+        torch_state.notice_schedulers()
 
     def warm_up(self) -> None:
         """Makes a tiny model and its optimizer: the first optimizer of a process imports a compiler."""
@@ -160,19 +166,27 @@ class PyTorch:
         if order.steps == 0:
             message = f"drop_last leaves no batch of {training.batch_size} in {len(training.rows)} rows"
             raise Failure("INVALID_FIELD", message)
-        events = begin(Plan(arguments["max_epochs"], order.steps, training.batch_size))
+        plan = Plan(arguments["max_epochs"], order.steps, training.batch_size)
+        course = Course(plan, begin, training.checkpoints)
         mean_loss = _MeanLoss()
-        trainer = self._trainer(model, parts, arguments, events, mean_loss)
-        self._report_epochs(
-            trainer,
-            training,
-            events,
-            mean_loss,
-            lambda rows: self._evaluate(model, rows, {}, training.batch_size, convert),
-        )
+        trainer = self._trainer(model, parts, arguments, mean_loss)
+        state = _State(model, parts, trainer, mean_loss, arguments.get("gradient_accumulation_steps", 1))
+        trainer.on(Events.ITERATION_COMPLETED)(lambda: course.step(mean_loss.last, 1, state.take))
+
+        @trainer.on(Events.EPOCH_COMPLETED)
+        def report() -> None:
+            splits = {"training": {"loss": mean_loss.take(), **_numbers(trainer.state.metrics)}}
+            if training.validation is not None:
+                splits["validation"] = self._evaluate(model, training.validation, {}, training.batch_size, convert)
+            course.epoch(splits, state.take)
+
+        if course.resumed is not None:
+            state.put(course.resumed.state, course.position, plan)
+        if course.is_over:
+            return  # Ignite would begin anew.
         data = _Feed(training.rows, convert, _loader_arguments(arguments))
-        with threads_for(work, self._threads), closing(data.epochs(order)) as batches:
-            trainer.run(batches, max_epochs=arguments["max_epochs"], epoch_length=order.steps)
+        with threads_for(work, self._threads), closing(data.epochs(order, course.position)) as batches:
+            trainer.run(batches, max_epochs=plan.epochs, epoch_length=plan.steps)
 
     def evaluate(
         self, model: nn.Module, rows: Rows, arguments: Mapping[str, Any], batch_size: int, *, keep_integers: bool
@@ -271,16 +285,10 @@ class PyTorch:
         model: nn.Module,
         parts: _Parts,
         arguments: Mapping[str, Any],
-        events: TrainingEvents,
         mean_loss: _MeanLoss,
     ) -> Engine:
-        accumulation = arguments.get("gradient_accumulation_steps", 1)
-
         def after_step(_: Any, y: Any, y_pred: Any, loss: torch.Tensor) -> tuple[Any, Any]:
-            # Ignite hands the loss over divided by the steps that it accumulates.
-            value = loss.item() * accumulation
-            mean_loss.add(value, len(y))
-            events.step(value)
+            mean_loss.add(loss.item(), len(y))
             return _detached(y_pred), y
 
         trainer = create_supervised_trainer(
@@ -290,28 +298,13 @@ class PyTorch:
             device=self._device,
             output_transform=after_step,
             amp_mode=arguments.get("amp_mode"),
-            gradient_accumulation_steps=accumulation,
+            gradient_accumulation_steps=arguments.get("gradient_accumulation_steps", 1),
             model_fn=_call,
         )
 
         for name, metric in parts.metrics.items():
             metric.attach(trainer, name)
         return trainer
-
-    def _report_epochs(
-        self,
-        trainer: Engine,
-        training: Training,
-        events: TrainingEvents,
-        mean_loss: _MeanLoss,
-        validate: Callable[[Rows], dict[str, float]],
-    ) -> None:
-        @trainer.on(Events.EPOCH_COMPLETED)
-        def report() -> None:
-            splits = {"training": {"loss": mean_loss.take(), **_numbers(trainer.state.metrics)}}
-            if training.validation is not None:
-                splits["validation"] = validate(training.validation)
-            events.epoch(splits)
 
     def _evaluate(
         self, model: nn.Module, rows: Rows, arguments: Mapping[str, Any], batch_size: int, convert: Conversion
@@ -361,18 +354,75 @@ class _MeanLoss:
     """The mean loss of an epoch's rows, as they were when they were learnt from."""
 
     def __init__(self) -> None:
-        self._sum, self._rows = 0.0, 0
+        self.sum, self.rows = 0.0, 0
+        self.last = 0.0
+        """The loss of the last step."""
 
     def add(self, loss: float, rows: int) -> None:
         """One step."""
-        self._sum += loss * rows
-        self._rows += rows
+        self.last = loss
+        self.sum += loss * rows
+        self.rows += rows
 
     def take(self) -> float:
         """The mean, to begin again."""
-        mean = self._sum / max(1, self._rows)
-        self._sum, self._rows = 0.0, 0
+        mean = self.sum / max(1, self.rows)
+        self.sum, self.rows = 0.0, 0
         return mean
+
+
+@dataclass(frozen=True)
+class _State:
+    """Everything that changes while a model is trained, after any of its steps."""
+
+    model: nn.Module
+    parts: _Parts
+    trainer: Engine
+    mean_loss: _MeanLoss
+    accumulation: int
+
+    def take(self) -> Tree | None:
+        """The state of this moment; None when weights are no numbers any more."""
+        if not torch_state.has_finite_weights(self.model):
+            return None
+        return {
+            "model": torch_state.take_model(self.model),
+            "optimizer": torch_state.take_optimizer(self.parts.optimizer),
+            "random": torch_state.take_random(),
+            "gradients": self._takes_gradients and torch_state.take_gradients(self.model),
+            "epoch": None if self._is_between_epochs else self._take_epoch(),
+        }
+
+    def put(self, state: Mapping[str, Any], position: Position, plan: Plan) -> None:
+        """The state as it was, as soon as the trainer runs."""
+        torch_state.put_model(self.model, state["model"])
+        torch_state.put_optimizer(self.parts.optimizer, state["optimizer"])
+        if state["gradients"]:
+            torch_state.put_gradients(self.model, state["gradients"])
+        iteration = position.epoch * plan.steps + position.step
+        self.trainer.load_state_dict({"iteration": iteration, "epoch_length": plan.steps, "max_epochs": plan.epochs})
+        if state["epoch"] is not None:
+            # After the metrics' own handlers, which begin anew.
+            self.trainer.on(Events.EPOCH_STARTED(once=position.epoch + 1))(lambda: self._put_epoch(state["epoch"]))
+        # A DataLoader draws a number when it begins.
+        self.trainer.on(Events.ITERATION_STARTED(once=iteration + 1))(lambda: torch_state.put_random(state["random"]))
+
+    @property
+    def _takes_gradients(self) -> bool:
+        return bool(self.trainer.state.iteration % self.accumulation)
+
+    @property
+    def _is_between_epochs(self) -> bool:
+        return self.mean_loss.rows == 0
+
+    def _take_epoch(self) -> Tree:
+        metrics = {name: torch_state.take_metric(metric) for name, metric in self.parts.metrics.items()}
+        return {"loss": (self.mean_loss.sum, self.mean_loss.rows), "metrics": metrics}
+
+    def _put_epoch(self, state: Mapping[str, Any]) -> None:
+        self.mean_loss.sum, self.mean_loss.rows = state["loss"]
+        for name, metric in self.parts.metrics.items():
+            torch_state.put_metric(metric, state["metrics"][name])
 
 
 @dataclass(frozen=True)
@@ -422,19 +472,19 @@ class _Feed:
     def __init__(self, rows: Rows, convert: Conversion, loader_arguments: Mapping[str, Any]) -> None:
         self._rows, self._convert, self._loader_arguments = rows, convert, loader_arguments
 
-    def epochs(self, order: EpochOrder) -> Generator[tuple[Any, torch.Tensor]]:
-        """The batches of all epochs, one after the other, without an end: close it."""
+    def epochs(self, order: EpochOrder, start: Position = START) -> Generator[tuple[Any, torch.Tensor]]:
+        """The batches of all epochs from `start` on, one after the other, without an end: close it."""
         if not self._loader_arguments:
-            for positions in _endless(order):
+            for positions in _endless(order, start):
                 yield self._convert(*self._rows.take(positions))
         # Closing the generator ends the loader's processes. The garbage collector would wait for them in vain.
-        for batch in self._loader(order):
+        for batch in self._loader(order, start):
             yield self._convert(*batch)
 
-    def _loader(self, order: EpochOrder) -> Any:
+    def _loader(self, order: EpochOrder, start: Position) -> Any:
         return DataLoader(
             self,  # type: ignore[arg-type]
-            batch_sampler=_Positions(order),  # type: ignore[arg-type]
+            batch_sampler=_Positions(order, start),  # type: ignore[arg-type]
             collate_fn=_as_it_is,
             **self._loader_arguments,
         )
@@ -447,18 +497,17 @@ class _Feed:
 class _Positions:
     """A batch sampler over all epochs."""
 
-    def __init__(self, order: EpochOrder) -> None:
-        self._order = order
+    def __init__(self, order: EpochOrder, start: Position) -> None:
+        self._order, self._start = order, start
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return _endless(self._order)
+        return _endless(self._order, self._start)
 
 
-def _endless(order: EpochOrder) -> Iterator[np.ndarray]:
-    epoch = 0
-    while True:
+def _endless(order: EpochOrder, start: Position) -> Iterator[np.ndarray]:
+    yield from order.batches(start.epoch, start.step)
+    for epoch in itertools.count(start.epoch + 1):
         yield from order.batches(epoch)
-        epoch += 1
 
 
 def _as_it_is(batch: Any) -> Any:

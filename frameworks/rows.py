@@ -146,17 +146,20 @@ class EpochOrder:
         offset = start // self.rows * self.rows
         return np.concatenate(passes)[start - offset : stop - offset]
 
-    def batches(self, epoch: int) -> Iterator[np.ndarray]:
-        """The positions of an epoch, step by step."""
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[np.ndarray]:
+        """The positions of an epoch, step by step, from `first_step` (from 0) on."""
         positions = self.positions(epoch)
-        for start in range(0, len(positions), self.batch_size):
+        for start in range(first_step * self.batch_size, len(positions), self.batch_size):
             yield positions[start : start + self.batch_size]
 
-    def chunks(self, epochs: int, steps: int) -> Iterator[np.ndarray]:
-        """The positions of all epochs, up to `steps` whole batches at a time; a short batch comes alone."""
+    def chunks(self, epochs: int, steps: int, first_epoch: int = 0, first_step: int = 0) -> Iterator[np.ndarray]:
+        """The positions of all epochs, up to `steps` whole batches at a time; a short batch comes alone.
+
+        They begin at a step of an epoch, both from 0.
+        """
         gathered: list[np.ndarray] = []
-        for epoch in range(epochs):
-            for batch in self.batches(epoch):
+        for epoch in range(first_epoch, epochs):
+            for batch in self.batches(epoch, first_step if epoch == first_epoch else 0):
                 short = len(batch) < self.batch_size
                 if gathered and (short or len(gathered) == steps):
                     yield np.concatenate(gathered)

@@ -24,11 +24,14 @@ from frameworks.arguments import (
     parameters_of,
     whole,
 )
+from frameworks.checkpoints import START, Checkpoint, Position
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
+from frameworks.course import Course
 from frameworks.failure import Failure, schema_mismatch
 from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Events, Plan, Scores, Training
+from frameworks.keras_state import put_random, put_variables, put_within_epoch, take
 from frameworks.rows import EpochOrder, Rows, check_class_numbers, shapes_of
 
 VERBOSITY = one_of("auto", 0, 1, 2)
@@ -122,16 +125,21 @@ class TensorFlow:
             seed=training.seed,
             steps_per_epoch=arguments.pop("steps_per_epoch", None),
         )
-        events = begin(Plan(arguments["epochs"], order.steps, training.batch_size))
+        plan = Plan(arguments["epochs"], order.steps, training.batch_size)
+        course = Course(plan, begin, training.checkpoints if _is_in_step(model, plan) else None)
         validation_batch = arguments.pop("validation_batch_size", None) or training.batch_size
         feed = _Feed(model, training.keep_integers)
-        _watch_steps(model, events)
+        data = feed.epochs(training.rows, order, plan.epochs, course.position)
+        if course.resumed is not None:
+            _put(model, course.resumed, feed.epochs(training.rows, order, 1))
+        _watch_steps(model, course)
         model.fit(
-            feed.epochs(training.rows, order, arguments["epochs"]),
+            data,
+            initial_epoch=course.position.epoch,
             steps_per_epoch=order.steps,
             shuffle=False,  # The order is already in the data.
             validation_data=feed.once(training.validation, validation_batch) if training.validation else None,
-            callbacks=[_EpochEvents(events)],
+            callbacks=[_EpochEvents(course)],
             **arguments,
         )
 
@@ -226,8 +234,8 @@ class _Feed:
             return self._cast(next(iter(columns.values())), len(self._declared) == 1)
         return {name: self._cast(tensor, name in self._declared) for name, tensor in columns.items()}
 
-    def epochs(self, rows: Rows, order: EpochOrder, epochs: int) -> tf.data.Dataset:
-        """The batches of all epochs, one after the other.
+    def epochs(self, rows: Rows, order: EpochOrder, epochs: int, start: Position = START) -> tf.data.Dataset:
+        """The batches of all epochs from `start` on, one after the other.
 
         Python hands rows over in chunks of many steps, TensorFlow cuts them into batches: a call into Python, or only a
         gather, for every batch would take longer than a step of a small model.
@@ -235,7 +243,7 @@ class _Feed:
         steps = max(1, CHUNK_BYTES // (max(1, rows.size_bytes // len(rows)) * order.batch_size))
 
         def read() -> Iterator[Any]:
-            for positions in order.chunks(epochs, steps):
+            for positions in order.chunks(epochs, steps, start.epoch, start.step):
                 yield _columns_of(rows.take(positions))
 
         def cut(samples: Mapping[str, Any], labels: Mapping[str, Any]) -> tf.data.Dataset:
@@ -280,9 +288,17 @@ def _columns_of(taken: tuple[Columns, Columns | None]) -> tuple[Columns, Columns
 class _EpochEvents(keras.callbacks.Callback):  # type: ignore[misc]
     """Tells of epochs. It has no hook for batches: Keras would convert every metric of every step for it."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, course: Course) -> None:
         super().__init__()
-        self._events = events
+        self._course = course
+        self._resumed = course.resumed
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Keras has just reset the metrics, and will draw no more numbers before the next step."""
+        if self._resumed is not None:
+            put_within_epoch(self.model, self._resumed.state)
+            put_random(self._resumed.state)
+        self._resumed = None
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Sorts Keras' metrics by split."""
@@ -290,22 +306,44 @@ class _EpochEvents(keras.callbacks.Callback):  # type: ignore[misc]
         for name, value in (logs or {}).items():
             split = "validation" if name.startswith("val_") else "training"
             splits.setdefault(split, {})[name.removeprefix("val_")] = float(value)
-        self._events.epoch(splits)
+        self._course.epoch(splits, lambda: take(self.model, within_epoch=False))
 
 
-def _watch_steps(model: keras.Model, events: Events) -> None:
+def _watch_steps(model: keras.Model, course: Course) -> None:
+    """Lets the course know of every step; the steps of an epoch that were done before are passed over."""
     model.make_train_function()
     train, count = model.train_function, model.steps_per_execution
+    passed_over = course.position.step // count
 
     @functools.wraps(train)
     def watched(iterator: Any) -> Any:
+        nonlocal passed_over
+        if passed_over:
+            passed_over -= 1
+            return {}
         logs = train(iterator)
         # Keras' loss is the mean since the epoch's start: once it is no number it stays so until the epoch ends.
         loss = logs.get("loss") if isinstance(logs, Mapping) else None
-        events.step(0.0 if loss is None else float(loss), count)
+        course.step(0.0 if loss is None else float(loss), count, lambda: take(model, within_epoch=True))
         return logs
 
     model.train_function = watched
+
+
+def _put(model: keras.Model, checkpoint: Checkpoint, data: tf.data.Dataset) -> None:
+    """Sets the state of a checkpoint, but what Keras resets and draws when a training begins."""
+    # Keras makes the variables of optimizer and metrics in the first step: one that does not count.
+    model.make_train_function()
+    model.train_function(iter(data))
+    put_variables(model, checkpoint.state)
+
+
+def _is_in_step(model: keras.Model, plan: Plan) -> bool:
+    """Whether epochs end where Keras looks up: otherwise the place in the data drifts away from the epochs."""
+    if plan.steps % model.steps_per_execution == 0:
+        return True
+    print(f"no checkpoints are written: {plan.steps} steps of an epoch are not whole steps_per_execution")
+    return False
 
 
 def _accept_whole_number_shapes() -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from frameworks import arguments
+from frameworks.checkpoints import START, Checkpoint, Checkpoints, Position
 from frameworks.code import failure_of, place_of_model, run_code
 from frameworks.confusion import count_confusion
 from frameworks.failure import CancelledError, Failure
@@ -187,10 +188,18 @@ class Worker:
             arguments=arguments.values_of(fields["fit_args"], self._framework.fit_arguments, "fit_args"),
             seed=fields["seed"],
             keep_integers=self._keep_integers,
+            checkpoints=self._checkpoints(fields),
         )
         arguments.values_of(fields["evaluate_args"], self._framework.evaluate_arguments, "evaluate_args")
         self._framework.fit(model, training, lambda plan: Report(self, self._pipes, plan))
         return Frame("result")
+
+    def _checkpoints(self, fields: Mapping[str, Any]) -> Checkpoints | None:
+        if fields["checkpoints"] is None:
+            return None
+        # Another version may compute another way, and keep other things.
+        digest = f"{fields['checkpoint_digest']} {self._framework.version}"
+        return Checkpoints(Path(fields["checkpoints"]), digest, fields["checkpoint_interval_s"])
 
     def _validation_rows(self, fields: Mapping[str, Any]) -> Rows | None:
         if fields["validation_rows"] is None:
@@ -252,19 +261,42 @@ class Report:
     def __init__(self, worker: Worker, pipes: Pipes, plan: Plan) -> None:
         self._worker, self._pipes, self._plan = worker, pipes, plan
         self._epochs_done = self._steps_done = self._step = 0
+        self._first_step = 0
         self._epoch_began = time.monotonic()
         self._told = 0.0
 
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the feeder asked for the end."""
+        return self._worker.stop_requested
+
+    def stop(self) -> None:
+        """Raises CANCELLED."""
+        raise CancelledError
+
+    def begun(self, checkpoint: Checkpoint | None) -> None:
+        """Tells where the training begins, and every epoch before it: the feeder may have lost what it heard."""
+        at = START if checkpoint is None else checkpoint.position
+        seconds = 0.0 if checkpoint is None else checkpoint.seconds
+        self._pipes.send(Frame("begun", {**asdict(at), "steps": self._plan.steps, "seconds": seconds}))
+        for metrics in () if checkpoint is None else checkpoint.epochs:
+            self._steps_done += self._plan.steps
+            self.epoch(metrics)
+        self._step = self._first_step = at.step
+        self._steps_done += at.step
+
+    def kept(self, position: Position) -> None:
+        """Tells of a checkpoint."""
+        self._pipes.send(Frame("checkpoint", {**asdict(position), "steps": self._plan.steps}))
+
     def step(self, loss: float, count: int = 1) -> None:
-        """Counts steps; raises NAN_LOSS and CANCELLED."""
+        """Counts steps; raises NAN_LOSS."""
         self._step += count
         self._steps_done += count
         if not math.isfinite(loss):
             epoch = self._epochs_done + 1
             message = f"the loss became {loss} in epoch {epoch}, step {self._step}; a lower learning rate may help"
             raise Failure("NAN_LOSS", message, epoch=epoch, step=self._step)
-        if self._worker.stop_requested:
-            raise CancelledError
         if time.monotonic() - self._told >= PROGRESS_INTERVAL_S:
             self._tell()
 
@@ -273,7 +305,7 @@ class Report:
         self._epochs_done += 1
         fields = {"number": self._epochs_done, "metrics": metrics, "step": self._steps_done}
         self._pipes.send(Frame("epoch", fields))
-        self._step, self._epoch_began = 0, time.monotonic()
+        self._step, self._first_step, self._epoch_began = 0, 0, time.monotonic()
 
     def _tell(self) -> None:
         self._told = time.monotonic()
@@ -283,7 +315,7 @@ class Report:
             "epochs": self._plan.epochs,
             "step": self._step,
             "steps": self._plan.steps,
-            "rows_per_second": self._step * self._plan.batch_size / seconds,
+            "rows_per_second": (self._step - self._first_step) * self._plan.batch_size / seconds,
         }
         self._pipes.send(Frame("progress", fields))
 

@@ -77,6 +77,12 @@ class FitJob:
     """Rows of this size or less are loaded; larger ones stay in their files. None: a quarter of the worker's limit."""
     fields: Sequence[RowField] = ()
     """What a row of the one array file consists of. A model with several inputs takes them by name."""
+    checkpoints: Path | None = None
+    """A folder of this training alone: it goes on from what lies there, and is written down there. None: neither."""
+    checkpoint_digest: str = ""
+    """Names the training; checkpoints with another name are not taken."""
+    checkpoint_interval_s: float = 60.0
+    """At most so long between checkpoints; 0: one after every step."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,35 @@ class FitEpoch:
     """By split (`training`, `validation`), then by the framework's name of the metric."""
     step: int
     """Steps done since the training began."""
+
+
+@dataclass(frozen=True)
+class FitBegun:
+    """Where the training begins: at 0, or at a checkpoint. The first event; epochs done before follow as they were."""
+
+    epoch: int
+    """Epochs done."""
+    step: int
+    """Steps done in the next one."""
+    steps: int
+    """Steps of an epoch."""
+    trained_s: float
+    """How long was trained before."""
+
+
+@dataclass(frozen=True)
+class FitCheckpoint:
+    """A checkpoint is on the disk."""
+
+    epoch: int
+    """Epochs done."""
+    step: int
+    """Steps done in the next one."""
+    steps: int
+    """Steps of an epoch."""
+
+
+FitEvent = FitProgress | FitEpoch | FitBegun | FitCheckpoint
 
 
 class Confusion(NamedTuple):

@@ -35,7 +35,10 @@ from sandbox.jobs import (
     Columns,
     Confusion,
     Evaluation,
+    FitBegun,
+    FitCheckpoint,
     FitEpoch,
+    FitEvent,
     FitJob,
     FitProgress,
     RowField,
@@ -51,9 +54,12 @@ __all__ = [
     "BuiltModel",
     "Confusion",
     "Evaluation",
+    "FitCheckpoint",
     "FitEpoch",
+    "FitEvent",
     "FitJob",
     "FitProgress",
+    "FitBegun",
     "SavedFile",
     "WorkerSession",
 ]
@@ -183,10 +189,11 @@ class WorkerSession:
 
     def fit(
         self, job: FitJob, *, deadline_s: float | None = None, stop: threading.Event | None = None
-    ) -> Iterator[FitProgress | FitEpoch]:
+    ) -> Iterator[FitEvent]:
         """Trains; yields progress and epochs as they come and returns after the last epoch.
 
-        When `stop` is set, the training ends after its step, or is killed after a grace time, with CANCELLED. Raises
+        When `stop` is set, the training ends after its step, or is killed after a grace time, with CANCELLED. With
+        `job.checkpoints` it begins where it ended before, whatever ended it. Raises
         SCHEMA_MISMATCH (before the first step), NAN_LOSS{epoch, step}, NO_MODEL (not compiled), UNKNOWN_ARGUMENT,
         DEADLINE.
         """
@@ -290,11 +297,19 @@ class WorkerSession:
             "keep_integers": job.keep_integers,
             "in_memory_bytes": self._in_memory_bytes if job.in_memory_bytes is None else job.in_memory_bytes,
             "fields": _told(job.fields),
+            "checkpoints": _path(job.checkpoints),
+            "checkpoint_digest": job.checkpoint_digest,
+            "checkpoint_interval_s": job.checkpoint_interval_s,
         }
 
-    def _fit_event(self, frame: Frame) -> FitProgress | FitEpoch:
+    def _fit_event(self, frame: Frame) -> FitEvent:
         with self._well_formed("fit"):
             fields = frame.fields
+            if frame.kind in ("begun", "checkpoint"):
+                epoch, step, steps = (int(fields[name]) for name in ("epoch", "step", "steps"))
+                if frame.kind == "checkpoint":
+                    return FitCheckpoint(epoch, step, steps)
+                return FitBegun(epoch, step, steps, float(fields["seconds"]))
             if frame.kind == "progress":
                 epoch, epochs, step, steps = (int(fields[name]) for name in ("epoch", "epochs", "step", "steps"))
                 return FitProgress(epoch, epochs, step, steps, float(fields["rows_per_second"]))
@@ -308,7 +323,7 @@ class WorkerSession:
                 self._stop_fit()
             arrived = self._arrived(min(end, time.monotonic() + STOP_INTERVAL_S))
         frame = self._receive_any(end, "the training", timeout_s)
-        if frame.kind not in ("progress", "epoch", "result"):
+        if frame.kind not in ("progress", "epoch", "begun", "checkpoint", "result"):
             raise self._fail(protocol_error(f"a {frame.kind!r:.40} during a training"))
         return frame
 

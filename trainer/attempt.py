@@ -142,7 +142,7 @@ class Attempt:
         """Frees the disk as soon as no later attempt can need what lies on it."""
         if code not in (EXIT_OK, EXIT_FAILED) or self._stop.is_set():
             return
-        for name in ("records", "rows", "trained", "trained.part", "worker"):
+        for name in ("records", "rows", "checkpoints", "trained", "trained.part", "worker"):
             shutil.rmtree(self._settings.work_dir / name, ignore_errors=True)
         for journal in self._settings.work_dir.glob("reports-*.journal"):
             journal.unlink(missing_ok=True)

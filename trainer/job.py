@@ -4,6 +4,7 @@ The worker starts first and imports its framework while the rest is found out; i
 are read. Whatever fails is a HeadraceError; the attempt decides what becomes of it.
 """
 
+import hashlib
 import logging
 import shutil
 import sys
@@ -24,7 +25,18 @@ from headrace.v1.result_pb2 import Artifact, ConfusionMatrix, Epoch, Metrics, Pr
 from headrace.v1.stream_catalog_pb2 import AwaitStreamRequest, AwaitStreamResponse
 from headrace.v1.stream_pb2 import Stream
 from sandbox.limits import Limits
-from sandbox.session import BuiltModel, Evaluation, FitEpoch, FitJob, FitProgress, SavedFile, WorkerSession
+from sandbox.session import (
+    BuiltModel,
+    Evaluation,
+    FitBegun,
+    FitCheckpoint,
+    FitEpoch,
+    FitEvent,
+    FitJob,
+    FitProgress,
+    SavedFile,
+    WorkerSession,
+)
 from streams import spool
 from streams.codecs import Field
 from streams.kafka import KafkaSettings
@@ -32,6 +44,7 @@ from streams.preflight import Wait
 from trainer import trained
 from trainer.data import Data, read_data
 from trainer.ending import Ending
+from trainer.epochs import EpochReports
 from trainer.journal import Journal
 from trainer.patience import Patience
 from trainer.report import Reporter
@@ -76,6 +89,8 @@ class Job:
         self._outcome = Outcome()
         # (read, of): all that tells of the training tells it, too.
         self._records = (0, 0)
+        self._epochs = EpochReports(control_plane.results, reporter, patience, settings)
+        self._fitting = False
 
     def run(self) -> None:
         """Trains, unless an earlier attempt has, and delivers."""
@@ -106,9 +121,14 @@ class Job:
         memory_bytes = self._settings.worker_memory_bytes or wish.deployment.resources.memory_bytes
         limits = Limits(memory_bytes=memory_bytes) if memory_bytes else Limits()
         with WorkerSession.start(wish.framework, limits=limits, folder=folder, on_output=_print) as session:
-            self._ending.on_end(session.kill)
+            self._ending.on_end(lambda: self._end_worker(session))
             yield session
         shutil.rmtree(folder, ignore_errors=True)
+
+    def _end_worker(self, session: WorkerSession) -> None:
+        """A training sees by itself that the run has ended, and may have time for a checkpoint."""
+        if not self._fitting:
+            session.kill()
 
     def _await_stream(self, wish: Wish) -> Stream:
         self._reporter.change_state(deployment_pb2.STATE_WAITING)
@@ -180,22 +200,39 @@ class Job:
         self._reporter.change_state(deployment_pb2.STATE_TRAINING)
         fail_at("before_fit")
         started = time.monotonic()
-        done = 0
+        done, before_s = 0, 0.0
         with trained.epochs_journal(_empty(self._part)) as epochs:
-            for event in session.fit(self._fit_job(data, wish)):
-                if isinstance(event, FitEpoch):
-                    self._tell_epoch(event, epochs)
-                    done = event.number
-                    fail_at("after_epoch")
-                else:
-                    self._tell_training(event, wish.settings.batch_size)
+            for event in self._fit_events(session, self._fit_job(data, wish)):
+                match event:
+                    case FitEpoch():
+                        self._tell_epoch(event, epochs)
+                        done = event.number
+                        fail_at("after_epoch")
+                    case FitProgress():
+                        self._tell_training(event, wish.settings.batch_size)
+                    case FitBegun():
+                        before_s = event.trained_s
+                        log.info("training", extra={"from_epoch": event.epoch, "from_step": event.step})
+                        self._tell_place(event)
+                    case FitCheckpoint():
+                        self._tell_place(event)
+                        fail_at("after_checkpoint")
         # Progress comes once a second: without this a watcher would see the last epochs' for ever.
         self._reporter.progress(self._training(epoch=done, epochs=done), always=True)
-        training_s = time.monotonic() - started
+        training_s = before_s + time.monotonic() - started
         known = Outcome(metrics=self._outcome.metrics)
         known.training_time.FromNanoseconds(round(training_s * 1e9))
         self._learn(known)
         return training_s
+
+    def _fit_events(self, session: WorkerSession, job: FitJob) -> Iterator[FitEvent]:
+        self._fitting = True
+        try:
+            yield from session.fit(job, stop=self._ending.event)
+        finally:
+            self._fitting = False
+        # The run may have ended when the training had just done so, and nobody broke off the worker.
+        self._ending.check()
 
     def _fit_job(self, data: Data, wish: Wish) -> FitJob:
         return FitJob(
@@ -209,7 +246,15 @@ class Job:
             seed=wish.settings.seed,
             keep_integers=wish.settings.keep_integers,
             fields=_fields(data),
+            checkpoints=self._folder / "checkpoints",
+            checkpoint_digest=_digest(wish, data),
+            checkpoint_interval_s=wish.settings.checkpoint_interval.ToNanoseconds() / 1e9,
         )
+
+    def _tell_place(self, at: FitBegun | FitCheckpoint) -> None:
+        """What is told first of an attempt's training is what it was spared: by that it is progress over the last."""
+        place = self._training(epoch=at.epoch, step=at.step, steps=at.steps)
+        self._reporter.progress(place, always=isinstance(at, FitBegun))
 
     def _tell_epoch(self, event: FitEpoch, epochs: Journal) -> None:
         epoch = Epoch(
@@ -221,7 +266,7 @@ class Job:
         )
         epoch.end_time.GetCurrentTime()
         epochs.append(ReportRequest(seq=event.number, epoch=epoch))
-        self._reporter.epoch(epoch)
+        self._epochs.tell(epoch)
         # An epoch without a validation leaves the one before as the last.
         for split, values in epoch.metrics.splits.items():
             self._outcome.metrics.splits[split].CopyFrom(values)
@@ -274,7 +319,7 @@ class Job:
     def _report_again(self, kept: Trained) -> None:
         self._reporter.change_state(deployment_pb2.STATE_STARTING)
         for epoch in kept.epochs():
-            self._reporter.epoch(epoch)
+            self._epochs.tell(epoch)
         self._reporter.outcome(kept.outcome)
         self._reporter.change_state(deployment_pb2.STATE_UPLOADING)
 
@@ -343,6 +388,12 @@ def _check_has_end(stream: Stream) -> None:
             f"training on a stream without an end ({', '.join(stream.open_topics)})",
             "announce what is in the topic: headrace stream announce --topic TOPIC --deployment ID",
         )
+
+
+def _digest(wish: Wish, data: Data) -> str:
+    """Names a training: of this wish on these records. How they are split follows from both."""
+    parts = [wish.digest, *data.spool.digests, *(f"{name} {sha256_of(path)}" for name, path in data.rows.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _end_on_failure(ending: Ending, built: Future[BuiltModel]) -> None:

@@ -112,10 +112,30 @@ def _apply_state(row: ResultRow, change: result_collector_pb2.StateChange) -> No
 
 
 def _apply_progress(row: ResultRow, progress: result_pb2.Progress) -> None:
+    _count_beginning(row, progress)
     row.progress_pb = progress.SerializeToString()
     row.update_time = now_us()
     EventRow.delete().where(EventRow.result_id == row.id, EventRow.is_progress).execute()
     results.add_event(row, result_pb2.ResultEvent(progress=progress), is_progress=True)
+
+
+def _count_beginning(row: ResultRow, progress: result_pb2.Progress) -> None:
+    """An attempt first tells where its training begins. Later than any before it: that is progress without an epoch.
+
+    What it tells afterwards is not, for an attempt after it may have to do that again.
+    """
+    if progress.phase != deployment_pb2.STATE_TRAINING or _has_begun(row):
+        return
+    began = progress.epoch * progress.steps + progress.step
+    if began > row.best_step:
+        row.best_step = began
+        row.failure_count = 0
+
+
+def _has_begun(row: ResultRow) -> bool:
+    """Whether this attempt has told of its training before."""
+    last = EventRow.get_or_none(EventRow.result_id == row.id, EventRow.is_progress, EventRow.attempt == row.attempt)
+    return last is not None and event_message(last).progress.phase == deployment_pb2.STATE_TRAINING
 
 
 def _apply_epoch(row: ResultRow, reported: result_pb2.Epoch) -> None:

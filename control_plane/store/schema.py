@@ -47,6 +47,11 @@ def _keep_refused_announcements() -> None:
     _run("ALTER TABLE deployment ADD COLUMN refused_pb BLOB")
 
 
+def _keep_where_attempts_began() -> None:
+    """6: attempts go on where a checkpoint is."""
+    _run("ALTER TABLE result ADD COLUMN best_step INTEGER NOT NULL DEFAULT 0")
+
+
 def _run(statement: str) -> None:
     database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
@@ -57,6 +62,7 @@ UPGRADES: tuple[Callable[[], None], ...] = (
     _keep_periods_of_aliases,
     _keep_what_is_trained_again,
     _keep_refused_announcements,
+    _keep_where_attempts_began,
 )
 
 VERSION = 1 + len(UPGRADES)

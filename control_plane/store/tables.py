@@ -195,6 +195,8 @@ class ResultRow(Table):
     retry_time = BigIntegerField(null=True)
     # The highest epoch that any attempt reached: reaching a higher one is progress and resets `failure_count`.
     best_epoch = IntegerField(default=0)
+    # The step, over all epochs, at which any attempt began: beginning at a later one is progress too.
+    best_step = BigIntegerField(default=0)
 
     class Meta:
         table_name = "result"

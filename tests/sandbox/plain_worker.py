@@ -14,6 +14,7 @@ import numpy as np
 
 from frameworks.arguments import Known, whole
 from frameworks.choice import choose_model
+from frameworks.course import Course
 from frameworks.failure import Failure
 from frameworks.fields import Columns, Inputs
 from frameworks.framework import Described, Events, Plan, Scores, Training
@@ -54,12 +55,12 @@ class Plain:
 
     def fit(self, model: Any, training: Training, begin: Callable[[Plan], Events]) -> None:
         epochs = training.arguments.get("epochs", 1)
-        events = begin(Plan(epochs, len(training.rows), 1))
+        course = Course(Plan(epochs, len(training.rows), 1), begin, training.checkpoints)
         for _ in range(epochs):
             for position in range(len(training.rows)):
                 samples, _ = training.rows.take(np.array([position]))
-                events.step(float(np.sum(model(samples[""]))))
-            events.epoch({"training": {"loss": 0.5, "odd": float("nan")}})
+                course.step(float(np.sum(model(samples[""]))), 1, dict)
+            course.epoch({"training": {"loss": 0.5, "odd": float("nan")}}, dict)
 
     def evaluate(
         self, model: Any, rows: Rows, arguments: Mapping[str, Any], batch_size: int, *, keep_integers: bool

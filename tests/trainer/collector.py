@@ -86,6 +86,18 @@ class MemoryCollector(result_collector_pb2_grpc.ResultCollectorServicer):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "lost before it was acknowledged")
             yield messages.ReportResponse(acked_seq=_contiguous(stored))
 
+    def ListEpochs(self, request: messages.ListEpochsRequest, context: Any) -> messages.ListEpochsResponse:
+        """As the real one does: what an attempt tells of an epoch replaces what older ones told from it on."""
+        stored: dict[int, result_pb2.Epoch] = {}
+        for result_id, attempt in sorted(self.stored):
+            for event in self.events(attempt, request.result_id) if result_id == request.result_id else ():
+                if event.HasField("epoch"):
+                    number = event.epoch.number
+                    is_older = {one: stored[one].attempt < attempt and one >= number for one in stored}
+                    stored = {one: epoch for one, epoch in stored.items() if not is_older[one]}
+                    stored[number] = event.epoch
+        return messages.ListEpochsResponse(epochs=[stored[number] for number in sorted(stored)])
+
     def GetUpload(self, request: messages.GetUploadRequest, context: Any) -> messages.GetUploadResponse:
         if request.sha256 in self.artifacts:
             return messages.GetUploadResponse(offset=len(self.artifacts[request.sha256]))

@@ -149,7 +149,9 @@ class Trainer:
 
     @property
     def epochs(self) -> list[int]:
-        return [event.epoch.number for event in self.events if event.HasField("epoch")]
+        """Numbers of all that are stored, whichever attempt told of them."""
+        request = result_collector_pb2.ListEpochsRequest(result_id=self.result_id)
+        return [epoch.number for epoch in self.platform.ListEpochs(request, None).epochs]
 
     @property
     def outcome(self) -> result_collector_pb2.Outcome:
