@@ -26,7 +26,7 @@ from frameworks.arguments import (
 )
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
-from frameworks.failure import Failure, schema_mismatch
+from frameworks.failure import Failure, no_labels, schema_mismatch
 from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Events, Plan, Scores, Training
 from frameworks.rows import EpochOrder, Rows, check_class_numbers, shapes_of
@@ -333,11 +333,23 @@ def _check_data(model: keras.Model, training: Training) -> None:
         outputs = model(inputs, training=False)
     except Exception as error:
         raise unless_theirs(error, _samples_mismatch(samples, error, training.rows.fields)) from error
-    if labels is None or type(model).train_step is not keras.Model.train_step:
+    if _computes_its_own_loss(model):
         return
+    if labels is None:
+        raise no_labels()
     if _is_sparse(model.loss) and hasattr(outputs, "shape"):
         check_class_numbers(training.rows, int(outputs.shape[-1]), getattr(model.loss, "ignore_class", None))
     _check_labels(model, inputs, labels, outputs)
+
+
+def _computes_its_own_loss(model: keras.Model) -> bool:
+    """Whether only the training step knows what it makes of labels, and whether it needs any.
+
+    compile() without a loss leaves it to the losses that layers add.
+    """
+    kind = type(model)
+    own = kind.train_step is not keras.Model.train_step or kind.compute_loss is not keras.Model.compute_loss
+    return own or model.loss is None
 
 
 def _check_labels(model: keras.Model, inputs: Any, labels: Columns, outputs: Any) -> None:
