@@ -333,23 +333,19 @@ def _check_data(model: keras.Model, training: Training) -> None:
         outputs = model(inputs, training=False)
     except Exception as error:
         raise unless_theirs(error, _samples_mismatch(samples, error, training.rows.fields)) from error
-    if _computes_its_own_loss(model):
-        return
-    if labels is None:
+    if labels is None and _needs_labels(model):
         raise no_labels()
+    if labels is None or type(model).train_step is not keras.Model.train_step:
+        return
     if _is_sparse(model.loss) and hasattr(outputs, "shape"):
         check_class_numbers(training.rows, int(outputs.shape[-1]), getattr(model.loss, "ignore_class", None))
     _check_labels(model, inputs, labels, outputs)
 
 
-def _computes_its_own_loss(model: keras.Model) -> bool:
-    """Whether only the training step knows what it makes of labels, and whether it needs any.
-
-    compile() without a loss leaves it to the losses that layers add.
-    """
-    kind = type(model)
-    own = kind.train_step is not keras.Model.train_step or kind.compute_loss is not keras.Model.compute_loss
-    return own or model.loss is None
+def _needs_labels(model: keras.Model) -> bool:
+    """Without a loss in compile() there are those that layers add; a step or a loss of its own may do without, too."""
+    kind, plain = type(model), keras.Model
+    return kind.train_step is plain.train_step and kind.compute_loss is plain.compute_loss and model.loss is not None
 
 
 def _check_labels(model: keras.Model, inputs: Any, labels: Columns, outputs: Any) -> None:

@@ -358,3 +358,20 @@ def test_a_stream_without_labels_is_refused(worker: WorkerSession, models: Model
     error = failure(worker, models.classifier, FitJob(write(tmp_path, samples=samples)["samples"], None))
     assert error.reason_name == "SCHEMA_MISMATCH"
     assert error.message == "the stream has no labels, but the model's loss needs them"
+
+
+def test_a_keras_model_whose_layers_add_its_loss_needs_no_labels(keras_worker: WorkerSession, tmp_path: Path) -> None:
+    code = """
+class Reconstructed(layers.Layer):
+    def call(self, pair):
+        given, output = pair
+        self.add_loss(keras.ops.mean((given - output) ** 2))
+        return output
+
+given = keras.Input((4,))
+model = keras.Model(given, Reconstructed()([given, layers.Dense(4)(given)]))
+model.compile(keras.optimizers.Adam(0.02))
+"""
+    samples, _ = three_classes(20)
+    epochs = fit(keras_worker, code, FitJob(write(tmp_path, samples=samples)["samples"], None, fit_args="epochs=2"))
+    assert epochs[1].metrics["training"]["loss"] < epochs[0].metrics["training"]["loss"]
