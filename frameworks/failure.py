@@ -24,6 +24,11 @@ class CancelledError(Failure):
         super().__init__("CANCELLED", "the training was stopped")
 
 
+def no_labels() -> Failure:
+    """A model that learns from labels was given a stream of samples only."""
+    return Failure("SCHEMA_MISMATCH", "the stream has no labels, but the model's loss needs them")
+
+
 def schema_mismatch(what: str, actual: object, expected: object) -> Failure:
     """`what` are the samples or the labels; `actual` is what the stream has and `expected` what the model takes."""
     message = f"the stream's {what} have the shape {actual}, but the model takes {expected}"

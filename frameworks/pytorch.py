@@ -30,7 +30,7 @@ from frameworks.checkpoints import START, Position
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
 from frameworks.course import Course
-from frameworks.failure import Failure, schema_mismatch
+from frameworks.failure import Failure, no_labels, schema_mismatch
 from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Plan, Scores, Training
 from frameworks.framework import Events as TrainingEvents
@@ -254,7 +254,7 @@ class PyTorch:
         if len(training.rows) == 0:
             raise Failure("EMPTY_STREAM", "there are no rows to train on")
         if training.rows.labels is None:
-            raise Failure("SCHEMA_MISMATCH", "the stream has no labels, but the model's loss needs them")
+            raise no_labels()
         return self._conversion(model, parts, training.rows, training.batch_size, training.keep_integers)
 
     def _conversion(
@@ -270,9 +270,10 @@ class PyTorch:
                     answers = _call(model, self._samples(model, samples, keep_integers))
             except Exception as error:
                 raise unless_theirs(error, _samples_mismatch(model, samples, error, rows.fields)) from error
-            convert = Conversion.fitting(self, model, labels, answers, keep_integers)
-            if isinstance(parts.loss, nn.CrossEntropyLoss | nn.NLLLoss) and convert.classes:
-                check_class_numbers(rows, convert.classes, parts.loss.ignore_index)
+            by_class = _learns_classes(parts.loss)
+            convert = Conversion.fitting(self, model, labels, answers, keep_integers, by_class=by_class)
+            if by_class and convert.classes:
+                check_class_numbers(rows, convert.classes, getattr(parts.loss, "ignore_index", None))
             try:
                 _, target = convert(samples, labels)
                 parts.loss(answers, target)
@@ -440,9 +441,19 @@ class Conversion:
 
     @classmethod
     def fitting(
-        cls, framework: PyTorch, model: nn.Module, labels: Columns | None, answers: Any, keep_integers: bool
+        cls,
+        framework: PyTorch,
+        model: nn.Module,
+        labels: Columns | None,
+        answers: Any,
+        keep_integers: bool,
+        *,
+        by_class: bool,
     ) -> Conversion:
-        """Class numbers become int64 scalars, targets of a single score float32 in the score's shape."""
+        """Class numbers become int64 scalars, targets of a single score float32 in the score's shape.
+
+        by_class: the loss takes class numbers, so that scalars of any type are some.
+        """
         if labels is None or len(labels) != 1:
             names = sorted(labels or {})
             raise Failure("SCHEMA_MISMATCH", f"a PyTorch model learns from one label per row, not from {names}")
@@ -452,7 +463,7 @@ class Conversion:
         if scalar and answer is not None and (answer.ndim == 1 or tuple(answer.shape[1:]) == (1,)):
             # Otherwise losses such as MSELoss would spread (rows,) against (rows, 1) into (rows, rows).
             return cls(framework, model, keep_integers, answer.dtype, tuple(answer.shape[1:]), 0)
-        if array.dtype.kind in "uib" and scalar:
+        if scalar and (by_class or array.dtype.kind in "uib"):
             classes = int(answer.shape[1]) if answer is not None and answer.ndim > 1 else 0
             return cls(framework, model, keep_integers, torch.int64, (), classes)
         label_type = _float_type(model) if array.dtype.kind == "f" or not scalar else torch.int64
@@ -626,6 +637,12 @@ def _refusing_layer(model: nn.Module, error: Exception) -> str:
     return f"{names[id(layers[-1])]}, {layers[-1]}," if layers else ""
 
 
+def _learns_classes(loss: Any) -> bool:
+    return isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or loss in (functional.cross_entropy, functional.nll_loss)
+
+
 def _labels_mismatch(labels: Columns | None, answers: Any, error: Exception) -> Failure:
     answered = tuple(answers.shape[1:]) if isinstance(answers, torch.Tensor) else type(answers).__name__
-    return schema_mismatch("labels", shapes_of(labels or {}), f"{answered} with this loss ({error})"[:1000])
+    types = ", ".join(sorted({str(array.dtype) for array in (labels or {}).values()}))
+    actual = f"{shapes_of(labels or {})} and the type {types}"
+    return schema_mismatch("labels", actual, f"{answered} with this loss ({error})"[:1000])

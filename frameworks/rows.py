@@ -197,14 +197,30 @@ def shapes_of(columns: Columns, fields: Sequence[Field] = ()) -> str:
 
 
 def check_class_numbers(rows: Rows, class_count: int, ignored: int | None = None) -> None:
-    """Refuses class numbers that the model has no output for; `ignored` is one that the loss leaves out."""
+    """Refuses labels that are no class numbers, or ones that the model has no output for.
+
+    ignored: one that the loss leaves out.
+    """
     for array in (rows.labels or {}).values():
         chosen = array[rows.index]
         if ignored is not None:
             chosen = chosen[chosen != ignored]
+        _check_whole(chosen, class_count)
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= class_count):
             message = (
                 f"the stream's labels go from {chosen.min()} to {chosen.max()}, but the model's {class_count} outputs "
                 f"stand for the classes 0 to {class_count - 1}"
             )
             raise Failure("SCHEMA_MISMATCH", message, lowest=chosen.min(), highest=chosen.max(), classes=class_count)
+
+
+def _check_whole(labels: np.ndarray, class_count: int) -> None:
+    """NaN is no whole number either."""
+    fractional = labels[labels != np.floor(labels)] if labels.dtype.kind == "f" else labels[:0]
+    if fractional.size:
+        value = fractional.flat[0]
+        message = (
+            f"the stream's labels are {labels.dtype} numbers such as {value}, but the model's loss takes whole "
+            f"numbers: the classes 0 to {class_count - 1}"
+        )
+        raise Failure("SCHEMA_MISMATCH", message, type=labels.dtype, value=value, classes=class_count)

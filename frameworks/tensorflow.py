@@ -28,7 +28,7 @@ from frameworks.checkpoints import START, Checkpoint, Position
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
 from frameworks.course import Course
-from frameworks.failure import Failure, schema_mismatch
+from frameworks.failure import Failure, no_labels, schema_mismatch
 from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Events, Plan, Scores, Training
 from frameworks.keras_state import put_random, put_variables, put_within_epoch, take
@@ -371,11 +371,19 @@ def _check_data(model: keras.Model, training: Training) -> None:
         outputs = model(inputs, training=False)
     except Exception as error:
         raise unless_theirs(error, _samples_mismatch(samples, error, training.rows.fields)) from error
+    if labels is None and _needs_labels(model):
+        raise no_labels()
     if labels is None or type(model).train_step is not keras.Model.train_step:
         return
     if _is_sparse(model.loss) and hasattr(outputs, "shape"):
         check_class_numbers(training.rows, int(outputs.shape[-1]), getattr(model.loss, "ignore_class", None))
     _check_labels(model, inputs, labels, outputs)
+
+
+def _needs_labels(model: keras.Model) -> bool:
+    """Without a loss in compile() there are those that layers add; a step or a loss of its own may do without, too."""
+    kind, plain = type(model), keras.Model
+    return kind.train_step is plain.train_step and kind.compute_loss is plain.compute_loss and model.loss is not None
 
 
 def _check_labels(model: keras.Model, inputs: Any, labels: Columns, outputs: Any) -> None:

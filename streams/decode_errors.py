@@ -62,12 +62,12 @@ class DecodeErrors:
         if self._reader.has_passed(last.place, last.offset) and all(
             self._reader.has_passed(place, MAX_OFFSET) for place in earlier
         ):
-            raise self._error("at least ")
+            raise self._error()
 
     def check(self) -> None:
         """Raise DECODE_ERROR if more are bad than the limit allows of the records that were read."""
         if self.count > self._limit * self._reader.records_read:
-            raise self._error("")
+            raise self._error()
 
     def _first_of(self, batch: RecordBatch, bad: Mapping[int, str]) -> Iterator[_BadPlace]:
         """The first few of each partition."""
@@ -78,11 +78,18 @@ class DecodeErrors:
             if found[number] <= _SHOWN:
                 yield _BadPlace(*self._reader.places[number], int(batch.offsets[index]), why)
 
-    def _error(self, about: str) -> InvalidArgument:
+    @property
+    def _of_how_many(self) -> str:
+        reader = self._reader
+        everything = reader.offsets_done >= reader.records_total
+        return f"{reader.records_read} records" if everything else f"the {reader.records_read} records read so far"
+
+    def _error(self) -> InvalidArgument:
         examples = "; ".join(f"{bad.topic}/{bad.partition} offset {bad.offset}: {bad.why}" for bad in self._first)
+        allowed = f"decode_error_limit allows {self._limit:.1%}"
         error = InvalidArgument(
             error_pb2.REASON_DECODE_ERROR,
-            f"{about}{self.count} records cannot be decoded (decode_error_limit allows {self._limit:.1%}): {examples}",
+            f"{self.count} of {self._of_how_many} cannot be decoded ({allowed}): {examples}",
         )
         facts: dict[str, object] = {"count": self.count}
         for number, bad in enumerate(self._first, 1):

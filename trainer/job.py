@@ -150,17 +150,28 @@ class Job:
     def _read(self, stream: Stream, wish: Wish) -> Data:
         self._reporter.change_state(deployment_pb2.STATE_READING)
         fail_at("before_read")
-        data = read_data(
-            stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder,
-            on_progress=self._tell_reading, on_wait=self._tell_waiting,
-            stop=self._ending.event, wait_s=self._settings.kafka_wait_s, limit_bytes=self._settings.spool_limit_bytes,
-        )  # fmt: skip
+        with self._decode_errors_counted():
+            data = read_data(
+                stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder,
+                on_progress=self._tell_reading, on_wait=self._tell_waiting, stop=self._ending.event,
+                wait_s=self._settings.kafka_wait_s, limit_bytes=self._settings.spool_limit_bytes,
+            )  # fmt: skip
         fail_at("after_spool")
         known = Outcome(split_sizes=data.sizes, decode_error_count=data.spool.decode_error_count)
         known.reading_time.FromNanoseconds(round(data.spool.reading_s * 1e9))
         self._learn(known)
         self._learn_config(data.spool.config)
         return data
+
+    @contextmanager
+    def _decode_errors_counted(self) -> Iterator[None]:
+        """A result that fails for undecodable records says how many there were, too."""
+        try:
+            yield
+        except InvalidArgument as error:
+            if error.reason == error_pb2.REASON_DECODE_ERROR:
+                self._learn(Outcome(decode_error_count=int(error.metadata["count"])))
+            raise
 
     def _learn_config(self, config: Mapping[str, str]) -> None:
         """What the records decided about their format: an inference then decodes its questions alike."""

@@ -328,3 +328,50 @@ def test_good_arguments_have_no_diagnostics(worker: WorkerSession, models: Model
     text = f"{models.epochs}=1000,\n {models.steps}=22, shuffle=True,"
     assert worker.check_arguments(text, "").diagnostics == []
     assert worker.check_arguments("", "").diagnostics == []
+
+
+def test_class_numbers_may_be_of_a_float_type(worker: WorkerSession, models: Models, tmp_path: Path) -> None:
+    samples, labels = three_classes(100)
+    what = job(tmp_path, samples, labels.astype(np.float32), validation=20, fit_args=f"{models.epochs}=2")
+    as_integers = job(tmp_path / "int", samples, labels, validation=20, fit_args=f"{models.epochs}=2")
+    assert [each.metrics for each in fit(worker, models.classifier, what)] == [
+        each.metrics for each in fit(worker, models.classifier, as_integers)
+    ]
+    evaluation = worker.evaluate(what.samples, what.labels, what.validation_rows, confusion_matrix=True)
+    assert evaluation.confusion is not None
+    assert evaluation.confusion.labels == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("value", [1.5, np.nan])
+def test_fractional_class_numbers_are_refused_with_type_and_value(
+    worker: WorkerSession, models: Models, tmp_path: Path, value: float
+) -> None:
+    samples, labels = three_classes(100)
+    fractional = np.where(np.arange(100) == 90, value, labels).astype(np.float32)
+    error = failure(worker, models.classifier, job(tmp_path, samples, fractional))
+    assert error.reason_name == "SCHEMA_MISMATCH"
+    assert f"float32 numbers such as {value}" in error.message
+
+
+def test_a_stream_without_labels_is_refused(worker: WorkerSession, models: Models, tmp_path: Path) -> None:
+    samples, _ = three_classes(20)
+    error = failure(worker, models.classifier, FitJob(write(tmp_path, samples=samples)["samples"], None))
+    assert error.reason_name == "SCHEMA_MISMATCH"
+    assert error.message == "the stream has no labels, but the model's loss needs them"
+
+
+def test_a_keras_model_whose_layers_add_its_loss_needs_no_labels(keras_worker: WorkerSession, tmp_path: Path) -> None:
+    code = """
+class Reconstructed(layers.Layer):
+    def call(self, pair):
+        given, output = pair
+        self.add_loss(keras.ops.mean((given - output) ** 2))
+        return output
+
+given = keras.Input((4,))
+model = keras.Model(given, Reconstructed()([given, layers.Dense(4)(given)]))
+model.compile(keras.optimizers.Adam(0.02))
+"""
+    samples, _ = three_classes(20)
+    epochs = fit(keras_worker, code, FitJob(write(tmp_path, samples=samples)["samples"], None, fit_args="epochs=2"))
+    assert epochs[1].metrics["training"]["loss"] < epochs[0].metrics["training"]["loss"]

@@ -289,18 +289,21 @@ def test_answers_are_counted(kafka: KafkaSettings, topics: Topics) -> None:
     assert status.snapshot().dead_letter_count == 0
 
 
-def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(own_broker: Callable[[], Broker]) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.chaos)])
+def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
+    own_broker: Callable[[], Broker], kills: int
+) -> None:
     broker = own_broker()
     kafka, source, target = KafkaSettings(broker.bootstrap_servers), "questions", "answers"
     ensure_topics(kafka, {source: PARTITIONS, target: PARTITIONS, source + ".dead-letters": 1})
     with replica_thread(kafka, (source, target)) as errors:
-        for start in (0, 200):
+        for start in range(0, 200 * kills, 200):
             send(kafka, source, start, start + 100)
             broker.kill()
             broker.start()
             broker.wait_ready()
             send(kafka, source, start + 100, start + 200)
         with TopicFollower(kafka, target, {}) as follower:
-            read_until(follower, 1600, 90)
+            read_until(follower, 200 * kills * PARTITIONS, 90)
     assert not errors
-    expect_each_once(read_all(kafka, target), 400)
+    expect_each_once(read_all(kafka, target), 200 * kills)

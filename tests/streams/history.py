@@ -16,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from headrace.errors import Unavailable
+from headrace.errors import HeadraceError, Unavailable
 from headrace.v1.stream_pb2 import OffsetRange
 from streams.kafka import KafkaSettings, ensure_topics, log_ends
 from streams.writer import TransactionalWriter
@@ -209,6 +209,7 @@ class Tools:
         self._admin = kafka.admin()
 
     def new_log(self) -> Log:
+        self._end_transaction()  # which a log that could not be made may have left open
         name = f"history-{uuid.uuid4().hex[:12]}"
         ensure_topics(self.kafka, {name: PARTITIONS}, config={**TINY_SEGMENTS, "cleanup.policy": "delete"})
         log = Log(self, name)
@@ -222,9 +223,15 @@ class Tools:
             return False
 
     def remove(self, log: Log) -> None:
-        if self.writer.in_transaction:
-            self.writer.abort()
+        self._end_transaction()
         self._admin.delete_topics([log.name])[log.name].result(10)
+
+    def _end_transaction(self) -> None:
+        """Every log begins without one, whatever became of the one before."""
+        try:
+            self.writer.abort()
+        except HeadraceError:
+            self.writer.recover()
 
     def set_policy(self, topic: str, policy: str) -> None:
         entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
@@ -253,7 +260,10 @@ def tools(kafka: KafkaSettings) -> Iterator[Tools]:
     settings = {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "bare", "enable.partition.eof": True}
     bare = Consumer({**settings, "isolation.level": "read_committed", "fetch.wait.max.ms": 10})
     plain = kafka.producer({"enable.idempotence": False, "linger.ms": 0})
-    with TransactionalWriter(kafka, f"history-{uuid.uuid4().hex[:8]}") as writer:
+    # Transactions stay open while ranges are read: on a busy machine longer than the writer's own 30 s, after which
+    # the broker would abort them.
+    patient = {"transaction.timeout.ms": 600_000}
+    with TransactionalWriter(kafka, f"history-{uuid.uuid4().hex[:8]}", settings=patient) as writer:
         yield Tools(kafka, plain, writer, bare)
     bare.close()
 

@@ -123,6 +123,7 @@ def test_the_first_undecodable_records_are_named(kafka: KafkaSettings, topic: To
     facts = caught.value.metadata
     assert (facts["topic"], facts["partition"], facts["offset"], facts["count"]) == (name, "0", "1", "4")
     assert (facts["offset_2"], facts["offset_3"]) == ("3", "4")
+    assert caught.value.message.startswith("4 of 6 records cannot be decoded")
     assert f"{name}/0 offset 1" in caught.value.message
     assert "23 bytes" in caught.value.message
 

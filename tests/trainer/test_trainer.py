@@ -207,6 +207,7 @@ def test_what_is_wrong_with_a_stream_fails_its_training(
         assert (trainer.wait(), trainer.states[-1], reason(trainer)) == (10, "FAILED", wanted)
         assert not list(trainer.home.glob("work/records"))
     assert (tolerant.wait(), tolerant.outcome.decode_error_count) == (0, 1)
+    assert trainers["DECODE_ERROR"].outcome.decode_error_count == 1
     assert (away.wait(), away.states[-1], reason(away)) == (75, "STARTING", "KAFKA_UNAVAILABLE")
 
 
