@@ -1,0 +1,37 @@
+"""What a sink refuses, and that a record that was refused has decided nothing. On a real broker."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.errors import InvalidArgument
+from sinks import AvroSink, JsonSink, ProtobufSink, RawSink
+from streams.kafka import KafkaSettings
+from tests.sinks.announced import DEPLOYMENT
+
+Sink = RawSink | AvroSink | JsonSink | ProtobufSink
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("kind", "value", "told"),
+    [
+        (partial(AvroSink, data_scheme='"long"'), np.uint64(2**64 - 1), "18446744073709551615 does not fit int64"),
+        (partial(JsonSink, data_type="uint64"), -1, "-1 does not fit uint64, which takes whole numbers from 0 to 184"),
+        (partial(RawSink, data_type="uint32"), -1, "-1 does not fit uint32, which takes whole numbers from 0 to 429"),
+        (partial(RawSink, data_type="float32"), 1e300, r"1e\+300 does not fit float32, which takes from -3.4"),
+        (partial(AvroSink, data_scheme='"float"'), 1e300, r"1e\+300 does not fit float32, which takes from -3.4"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_refused_with_the_range(
+    kafka: KafkaSettings, control: str, kind: Callable[..., Sink], value: Any, told: str
+) -> None:
+    with kind(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control) as sink:
+        with pytest.raises(InvalidArgument, match=told) as caught:
+            sink.send(value)
+        assert caught.value.reason_name == "SCHEMA_MISMATCH"
+        sink.send(1)
+        assert sink.sent == 1
