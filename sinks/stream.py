@@ -7,8 +7,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from inspect import signature
+from numbers import Integral, Real
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.failpoints import fail_at
@@ -19,6 +21,7 @@ from sinks.rows import count, cut, mismatch, row_of, rows_of
 from streams.control import CONTROL_TOPIC, STREAM_HEADER, check, deployment_key, encode
 from streams.delivery import DELIVERY_TIMEOUT_S
 from streams.kafka import Headers, KafkaSettings, ensure_topics, partitions_of, topic_ids
+from streams.offsets import MAX_OFFSET
 from streams.producer import RecordProducer, StreamProducer, StreamRecords
 from streams.transactional import TRANSACTION_S, TransactionalStreamProducer
 
@@ -81,12 +84,13 @@ class StreamSink:
         open_ended: bool = False,
         **settings: Unpack[SinkSettings],
     ) -> None:
+        _check_names(type(self), settings)
         self.announcement = StreamAnnouncement(
             message_id=settings.get("stream_id") or str(uuid.uuid4()),
-            deployment_id=deployment_id,
+            deployment_id=_checked_deployment(deployment_id),
             input_format=encoder.data_format,
-            validation_rate=settings.get("validation_rate", 0.0),
-            test_rate=settings.get("test_rate", 0.0),
+            validation_rate=_rate(settings, "validation_rate"),
+            test_rate=_rate(settings, "test_rate"),
             description=settings.get("description", ""),
             restrictions=settings.get("restrictions", ""),
         )
@@ -289,6 +293,31 @@ class StreamSink:
         draft.ranges.add(topic=self._topic)
         draft.unsupervised_ranges.add(topic=self._unsupervised_topic)
         check(draft)
+
+
+def _check_names(kind: type[StreamSink], settings: SinkSettings) -> None:
+    """Raises TypeError, as for any argument that a function does not have."""
+    unknown = ", ".join(map(repr, sorted(settings.keys() - SinkSettings.__annotations__.keys())))
+    if unknown:
+        own = [one.name for one in signature(kind).parameters.values() if one.kind is one.KEYWORD_ONLY]
+        known = ", ".join(sorted({*own, *SinkSettings.__annotations__}))
+        raise TypeError(f"{kind.__name__} has no option {unknown}; the known ones are {known}")
+
+
+def _checked_deployment(deployment_id: int) -> int:
+    if not isinstance(deployment_id, Integral) or not 1 <= deployment_id <= MAX_OFFSET:
+        raise InvalidArgument(
+            error_pb2.REASON_INVALID_FIELD,
+            f"deployment_id is the number of a deployment, from 1, not {deployment_id!r}",
+        )
+    return int(deployment_id)
+
+
+def _rate(settings: SinkSettings, name: Literal["validation_rate", "test_rate"]) -> float:
+    rate = settings.get(name, 0.0)
+    if not isinstance(rate, Real):
+        raise InvalidArgument(error_pb2.REASON_INVALID_FIELD, f"{name} is a number in [0, 1), not {rate!r}")
+    return float(rate)
 
 
 class _Progress:

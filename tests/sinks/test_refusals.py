@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from headrace.errors import InvalidArgument
-from sinks import AvroSink, JsonSink, ProtobufSink, RawSink
+from sinks import AvroSink, JsonSink, OnlineSink, ProtobufSink, RawSink
 from streams.kafka import KafkaSettings
 from tests.sinks.announced import DEPLOYMENT
 
@@ -35,3 +35,31 @@ def test_a_number_that_does_not_fit_is_refused_with_the_range(
         assert caught.value.reason_name == "SCHEMA_MISMATCH"
         sink.send(1)
         assert sink.sent == 1
+
+
+@pytest.mark.parametrize("kind", [RawSink, AvroSink, JsonSink, ProtobufSink, OnlineSink])
+def test_an_option_that_is_misspelt_is_told_with_the_known_ones(kind: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match=r"no option 'validaton_rate'; the known ones are .*validation_rate"):
+        kind("localhost:9", "data", DEPLOYMENT, validaton_rate=0.3)
+
+
+@pytest.mark.parametrize("deployment_id", [0, -1, 2**63, "1", 1.5])
+def test_what_is_no_deployment_is_refused(deployment_id: Any) -> None:
+    with pytest.raises(InvalidArgument, match="deployment_id is the number of a deployment, from 1") as caught:
+        RawSink("localhost:9", "data", deployment_id)
+    assert caught.value.reason_name == "INVALID_FIELD"
+
+
+@pytest.mark.parametrize("rate", ["0.1", None])
+def test_a_rate_that_is_no_number_is_refused(rate: Any) -> None:
+    with pytest.raises(InvalidArgument, match="validation_rate is a number in"):
+        RawSink("localhost:9", "data", DEPLOYMENT, validation_rate=rate)
+
+
+def test_lists_of_different_lengths_are_refused(kafka: KafkaSettings, control: str) -> None:
+    sink = RawSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control)
+    for give in (sink.send, sink.send_batch):
+        with pytest.raises(InvalidArgument, match="not equally long") as caught:
+            give([[1, 2], [3]])
+        assert caught.value.reason_name == "SCHEMA_MISMATCH"
+    sink.abandon()
