@@ -88,6 +88,13 @@ class RawEncoder:
     def labels(self, rows: Rows) -> Iterable[bytes]:
         return self._labels.encode(rows)
 
+    @property
+    def decided(self) -> tuple[Spec | None, Spec | None]:
+        return self._samples.spec, self._labels.spec
+
+    def undo(self, decided: tuple[Spec | None, Spec | None]) -> None:
+        self._samples.spec, self._labels.spec = decided
+
 
 class _Column:
     """The samples or the labels: all of one type and shape, those that were asked for or those of the first row."""

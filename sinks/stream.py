@@ -6,7 +6,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from inspect import signature
 from numbers import Integral, Real
 from types import TracebackType
@@ -18,6 +18,7 @@ from headrace.v1 import error_pb2
 from headrace.v1.stream_pb2 import StreamAnnouncement
 from sinks.encoder import Encoder, LabelRule
 from sinks.rows import count, cut, mismatch, row_of, rows_of
+from streams.codecs import Rows
 from streams.control import CONTROL_TOPIC, STREAM_HEADER, check, deployment_key, encode
 from streams.delivery import DELIVERY_TIMEOUT_S
 from streams.kafka import Headers, KafkaSettings, ensure_topics, partitions_of, topic_ids
@@ -204,16 +205,34 @@ class StreamSink:
         for start in range(0, count(rows), _ROWS_AT_ONCE):
             stop = min(start + _ROWS_AT_ONCE, count(rows))
             part = None if labels is None else cut(labels, start, stop)
-            if topic == self._topic:
-                self._label_rule.check(labelled=part is not None)
-            values = self._encoder.samples(cut(rows, start, stop), part)
-            keys = itertools.repeat(None) if part is None else self._encoder.labels(part)
-            if self._open_ended and not self._announced:
-                self._announce_open(producer)
-            # Keys and partitions have no end; values go first, so that no partition is taken for nothing.
-            producer.send_all(zip(values, keys, route, strict=False), topic, marked=stop - start <= _MARKED_ROWS)
+            with self._undone_if_refused(producer):
+                self._send_part(producer, topic, route, cut(rows, start, stop), part)
             fail_at("sink_sent")
             self._progress.some(producer.records)
+
+    def _send_part(
+        self, producer: RecordProducer, topic: str, route: Iterator[int], rows: Rows, labels: Rows | None
+    ) -> None:
+        if topic == self._topic:
+            self._label_rule.check(labelled=labels is not None)
+        values = self._encoder.samples(rows, labels)
+        keys = itertools.repeat(None) if labels is None else self._encoder.labels(labels)
+        if self._open_ended and not self._announced:
+            self._announce_open(producer)
+        # Keys and partitions have no end; values go first, so that no partition is taken for nothing.
+        producer.send_all(zip(values, keys, route, strict=False), topic, marked=count(rows) <= _MARKED_ROWS)
+
+    @contextmanager
+    def _undone_if_refused(self, producer: RecordProducer) -> Iterator[None]:
+        """Records decide what the stream has when the first of them is handed over, or when that was announced."""
+        sent, labelled, decided = producer.records.sent, self._label_rule.labelled, self._encoder.decided
+        try:
+            yield
+        except BaseException:
+            if producer.records.sent == sent and not self._announced:
+                self._label_rule.labelled = labelled
+                self._encoder.undo(decided)
+            raise
 
     def _flush(self, producer: RecordProducer) -> None:
         producer.flush(on_turn=lambda: self._progress.some(producer.records))

@@ -10,7 +10,7 @@ import pytest
 from headrace.errors import InvalidArgument
 from sinks import AvroSink, JsonSink, OnlineSink, ProtobufSink, RawSink
 from streams.kafka import KafkaSettings
-from tests.sinks.announced import DEPLOYMENT
+from tests.sinks.announced import DEPLOYMENT, announced
 
 Sink = RawSink | AvroSink | JsonSink | ProtobufSink
 
@@ -63,3 +63,18 @@ def test_lists_of_different_lengths_are_refused(kafka: KafkaSettings, control: s
             give([[1, 2], [3]])
         assert caught.value.reason_name == "SCHEMA_MISMATCH"
     sink.abandon()
+
+
+@pytest.mark.parametrize("kind", [RawSink, AvroSink, JsonSink, ProtobufSink])
+def test_a_first_record_that_is_refused_decides_nothing(
+    kafka: KafkaSettings, control: str, kind: Callable[..., Sink]
+) -> None:
+    with kind(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control) as sink:
+        with pytest.raises(InvalidArgument):
+            sink.send(np.random.default_rng(0).random(300_000), 1)
+        with pytest.raises(InvalidArgument):
+            sink.send([1, 2], ["no", "label"] if kind is not RawSink else object())
+        sink.send([1, 2])
+        sink.send([3, 4])
+    (found,) = announced(kafka, control)
+    assert (found.record_count, "label_reshape" in found.input_config) == (2, False)
