@@ -78,3 +78,19 @@ def test_a_first_record_that_is_refused_decides_nothing(
         sink.send([3, 4])
     (found,) = announced(kafka, control)
     assert (found.record_count, "label_reshape" in found.input_config) == (2, False)
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_a_symbol_that_an_enum_does_not_have_is_refused(kafka: KafkaSettings, control: str, index: int) -> None:
+    scheme = {"type": "enum", "name": "Side", "symbols": ["LEFT", "RIGHT"]}
+    sink = AvroSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, data_scheme=scheme, control_topic=control)
+    with pytest.raises(InvalidArgument, match=f"is {index}, where the enum's symbols are 0 to 1"):
+        sink.send(index)
+    sink.abandon()
+
+
+def test_a_scheme_without_quotes_is_told(kafka: KafkaSettings, control: str) -> None:
+    sink = AvroSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, label_scheme="int", control_topic=control)
+    with pytest.raises(InvalidArgument, match='write "int" in quotes'):
+        sink.send(1.0, 1)
+    sink.abandon()
