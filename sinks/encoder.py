@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from headrace.v1.stream_pb2 import DataFormat
 from sinks.rows import mismatch
@@ -31,20 +31,28 @@ class Encoder(Protocol):
     def labels(self, rows: Rows) -> Iterable[bytes]:
         """The key of each record."""
 
+    @property
+    def decided(self) -> Any:
+        """What the records so far have decided, for `undo`."""
+
+    def undo(self, decided: Any) -> None:
+        """Go back to what was decided then: the records since were refused."""
+
 
 class LabelRule:
     """Either all records of a stream have labels, or none has."""
 
     def __init__(self) -> None:
-        self._labelled: bool | None = None
+        self.labelled: bool | None = None
+        """None while no record has decided it."""
 
     def check(self, *, labelled: bool) -> None:
         """Raises InvalidArgument (SCHEMA_MISMATCH)."""
-        if self._labelled is not None and self._labelled != labelled:
+        if self.labelled is not None and self.labelled != labelled:
             raise mismatch(
                 "some records have labels and some have none; send those without labels with `send_unsupervised`"
             )
-        self._labelled = labelled
+        self.labelled = labelled
 
 
 def config_without(config: Mapping[str, str], labels: Rows | None) -> dict[str, str]:

@@ -68,6 +68,13 @@ class CodecEncoder:
         return self._open_codec.encode_labels(rows)
 
     @property
+    def decided(self) -> Codec | None:
+        return self._codec
+
+    def undo(self, decided: Codec | None) -> None:
+        self._codec = decided
+
+    @property
     def _open_codec(self) -> Codec:
         assert self._codec is not None, "something was sent"
         return self._codec

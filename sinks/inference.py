@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count as numbers
-from itertools import cycle
+from itertools import cycle, islice
 from types import TracebackType
 from typing import Any
 
@@ -26,8 +26,13 @@ from streams.kafka import KafkaSettings, Message, headers_of, kafka_errors, log_
 ANSWER_TIMEOUT_S = 60.0
 MAX_IN_FLIGHT = 1000
 _TURN_S = 0.05
+# For so long samples that come one by one are gathered, to be confirmed together.
+_GATHER_S = 0.005
 # Answered questions that are remembered, to tell a second answer from a stranger's.
 _REMEMBERED = 10_000
+
+# Rows with their keys.
+_Part = tuple[Rows, list[Hashable]]
 
 
 @dataclass(frozen=True)
@@ -155,15 +160,13 @@ class InferenceSink:
         """As `ask`, of samples that come one by one, perhaps without an end."""
         return self._ask(_Each(samples, keys).take, 0.0)
 
-    def _ask(self, take: Callable[[int], tuple[Rows, list[Hashable]] | None], settle_s: float) -> Iterator[Answer]:
+    def _ask(self, take: Callable[[int], Iterable[_Part]], settle_s: float) -> Iterator[Answer]:
         self._questions, self._clock = _Questions(self._output_topics), _Clock()
         left, last_news = True, time.monotonic()
         while left or self._questions.waiting:
             if left and self._questions.waiting <= self._max_in_flight // 2:
-                part = take(self._max_in_flight - self._questions.waiting)
-                left = part is not None
-                if part is not None:
-                    self._send(*part)
+                left = self._send(take(self._max_in_flight - self._questions.waiting))
+                if left:
                     last_news = time.monotonic()
             has_room = left and self._questions.waiting <= self._max_in_flight // 2
             for answer in self._read(0.0 if has_room else _TURN_S):
@@ -175,14 +178,16 @@ class InferenceSink:
         while time.monotonic() < ends:
             yield from self._read(_TURN_S)
 
-    def _send(self, rows: Rows, keys: Sequence[Hashable]) -> None:
-        """Write the questions and wait until it is known which place in the log is which question."""
+    def _send(self, parts: Iterable[_Part]) -> bool:
+        """Write the questions and wait until it is known where in the log each stands. Whether there were any."""
         tally = Tally()
-        for key, value in zip(keys, self._encoder.samples(rows, None), strict=True):
-            self._send_one(key, value, tally)
+        for rows, keys in parts:
+            for key, value in zip(keys, self._encoder.samples(rows, None), strict=True):
+                self._send_one(key, value, tally)
         flush(self._producer, DELIVERY_TIMEOUT_S + FLUSH_GRACE_S)
         if tally.delivered < tally.sent:
             raise not_delivered(tally, self._kafka, self._input_topic)
+        return tally.sent > 0
 
     def _send_one(self, key: Hashable, value: bytes, tally: Tally) -> None:
         def report(error: Any, message: Message) -> None:
@@ -285,26 +290,26 @@ class _Batch:
         self._keys = range(count(rows)) if keys is None else keys
         self._next = 0
 
-    def take(self, most: int) -> tuple[Rows, list[Hashable]] | None:
+    def take(self, most: int) -> list[_Part]:
         start, self._next = self._next, min(self._next + most, len(self._keys))
         if start == self._next:
-            return None
-        return cut(self._rows, start, self._next), list(self._keys[start : self._next])
+            return []
+        return [(cut(self._rows, start, self._next), list(self._keys[start : self._next]))]
 
 
 class _Each:
     """Samples that come one by one."""
 
     def __init__(self, samples: Iterable[Any], keys: Iterable[Hashable] | None) -> None:
-        self._samples = iter(samples)
-        self._keys = iter(numbers() if keys is None else keys)
+        self._pairs = zip(samples, numbers() if keys is None else keys, strict=False)
 
-    def take(self, most: int) -> tuple[Rows, list[Hashable]] | None:
-        del most
-        try:
-            return row_of(next(self._samples)), [next(self._keys)]
-        except StopIteration:
-            return None
+    def take(self, most: int) -> Iterator[_Part]:
+        """Those that come within a moment, at least one; each is sent as soon as it comes."""
+        ends = time.monotonic() + _GATHER_S
+        for sample, key in islice(self._pairs, most):
+            yield row_of(sample), [key]
+            if time.monotonic() > ends:
+                return
 
 
 class _Clock:

@@ -80,6 +80,13 @@ class ProtobufEncoder:
         messages = _messages(rows)
         return self._codec.encode_labels(rows) if messages is None else self._written(messages, "label_message")
 
+    @property
+    def decided(self) -> tuple[dict[str, str], Codec | None]:
+        return self._config, self._codec
+
+    def undo(self, decided: tuple[dict[str, str], Codec | None]) -> None:
+        self._config, self._codec = decided
+
     def _written(self, messages: list[Message], key: str) -> list[bytes]:
         expected = self._config[key]
         for message in messages:

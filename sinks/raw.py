@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Unpack
-
-import numpy as np
+from typing import Unpack
 
 from headrace.v1.stream_pb2 import DATA_FORMAT_RAW, DataFormat
 from sinks.rows import mismatch
 from sinks.stream import SinkSettings, StreamSink
 from streams.codecs import Array, Rows, Spec
+from streams.codecs.fitting import fits, misfit
 from streams.codecs.raw import RawCodec, config_of
 
 
@@ -89,6 +88,13 @@ class RawEncoder:
     def labels(self, rows: Rows) -> Iterable[bytes]:
         return self._labels.encode(rows)
 
+    @property
+    def decided(self) -> tuple[Spec | None, Spec | None]:
+        return self._samples.spec, self._labels.spec
+
+    def undo(self, decided: tuple[Spec | None, Spec | None]) -> None:
+        self._samples.spec, self._labels.spec = decided
+
 
 class _Column:
     """The samples or the labels: all of one type and shape, those that were asked for or those of the first row."""
@@ -113,10 +119,12 @@ class _Column:
 
     def _check(self, array: Array, spec: Spec) -> None:
         row = array.shape[1:]
-        if math.prod(row) == math.prod(spec.shape) and _fits(array, spec.dtype):
+        alike = math.prod(row) == math.prod(spec.shape)
+        if alike and fits(array, spec.dtype):
             return
         raise mismatch(
-            f"a {self._name} is {array.dtype.name} {row}, where this stream has {spec}",
+            f"a {self._name} is {array.dtype.name} {row}, where this stream has {spec}"
+            + (f": {misfit(array, spec.dtype)}" if alike else ""),
             given=f"{array.dtype.name} {row}",
             expected=spec,
         )
@@ -128,16 +136,6 @@ class _Column:
         spec = _parse(type_name, reshape)
         shape = array.shape[1:] if self._reshape is None else _filled(spec.shape, array.shape[1:])
         return Spec(spec.dtype, shape)
-
-
-def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
-    """Whether nothing but precision is lost: Python's own whole numbers are int64, whatever they are meant for."""
-    if np.can_cast(array.dtype, dtype, "same_kind"):
-        return True
-    if array.dtype.kind not in "iu" or dtype.kind not in "iu" or not array.size:
-        return False
-    limits = np.iinfo(dtype)
-    return bool(limits.min <= array.min() and array.max() <= limits.max)
 
 
 def _parse(type_name: str, reshape: str) -> Spec:

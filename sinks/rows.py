@@ -19,10 +19,10 @@ def rows_of(samples: Any) -> Rows:
     Raises InvalidArgument (SCHEMA_MISMATCH) where the columns are not alike.
     """
     if isinstance(samples, Mapping):
-        return _columns({name: np.asarray(column) for name, column in _flat(samples)})
+        return _columns({name: array_of(column) for name, column in _flat(samples)})
     if isinstance(samples, Sequence) and len(samples) and isinstance(samples[0], Mapping):
         return _columns(_turned(samples))
-    array = np.asarray(samples)
+    array = array_of(samples)
     if array.dtype.names:
         return {name: array[name] for name in array.dtype.names}
     return array
@@ -31,8 +31,16 @@ def rows_of(samples: Any) -> Rows:
 def row_of(sample: Any) -> Rows:
     """One sample as rows, of which there is one."""
     if isinstance(sample, Mapping):
-        return {name: np.asarray(value)[np.newaxis] for name, value in _flat(sample)}
-    return rows_of(np.asarray(sample)[np.newaxis])
+        return {name: array_of(value)[np.newaxis] for name, value in _flat(sample)}
+    return rows_of(array_of(sample)[np.newaxis])
+
+
+def array_of(value: Any) -> Array:
+    """Raises InvalidArgument (SCHEMA_MISMATCH) for lists whose parts are of different lengths."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise mismatch(f"the values make no array: their lists are not equally long ({error})") from None
 
 
 def count(rows: Rows) -> int:
@@ -71,7 +79,7 @@ def _turned(samples: Sequence[Mapping[Any, Any]]) -> Mapping[str, Array]:
     for number, sample in enumerate(flat):
         if sample.keys() != names.keys():
             raise mismatch(f"sample {number} has the fields {', '.join(sample)}, where others have {', '.join(names)}")
-    return {name: np.asarray([sample[name] for sample in flat]) for name in names}
+    return {name: array_of([sample[name] for sample in flat]) for name in names}
 
 
 def _flat(fields: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,9 +6,11 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from inspect import signature
+from numbers import Integral, Real
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.failpoints import fail_at
@@ -16,9 +18,11 @@ from headrace.v1 import error_pb2
 from headrace.v1.stream_pb2 import StreamAnnouncement
 from sinks.encoder import Encoder, LabelRule
 from sinks.rows import count, cut, mismatch, row_of, rows_of
+from streams.codecs import Rows
 from streams.control import CONTROL_TOPIC, STREAM_HEADER, check, deployment_key, encode
 from streams.delivery import DELIVERY_TIMEOUT_S
 from streams.kafka import Headers, KafkaSettings, ensure_topics, partitions_of, topic_ids
+from streams.offsets import MAX_OFFSET
 from streams.producer import RecordProducer, StreamProducer, StreamRecords
 from streams.transactional import TRANSACTION_S, TransactionalStreamProducer
 
@@ -81,12 +85,13 @@ class StreamSink:
         open_ended: bool = False,
         **settings: Unpack[SinkSettings],
     ) -> None:
+        _check_names(type(self), settings)
         self.announcement = StreamAnnouncement(
             message_id=settings.get("stream_id") or str(uuid.uuid4()),
-            deployment_id=deployment_id,
+            deployment_id=_checked_deployment(deployment_id),
             input_format=encoder.data_format,
-            validation_rate=settings.get("validation_rate", 0.0),
-            test_rate=settings.get("test_rate", 0.0),
+            validation_rate=_rate(settings, "validation_rate"),
+            test_rate=_rate(settings, "test_rate"),
             description=settings.get("description", ""),
             restrictions=settings.get("restrictions", ""),
         )
@@ -200,16 +205,34 @@ class StreamSink:
         for start in range(0, count(rows), _ROWS_AT_ONCE):
             stop = min(start + _ROWS_AT_ONCE, count(rows))
             part = None if labels is None else cut(labels, start, stop)
-            if topic == self._topic:
-                self._label_rule.check(labelled=part is not None)
-            values = self._encoder.samples(cut(rows, start, stop), part)
-            keys = itertools.repeat(None) if part is None else self._encoder.labels(part)
-            if self._open_ended and not self._announced:
-                self._announce_open(producer)
-            # Keys and partitions have no end; values go first, so that no partition is taken for nothing.
-            producer.send_all(zip(values, keys, route, strict=False), topic, marked=stop - start <= _MARKED_ROWS)
+            with self._undone_if_refused(producer):
+                self._send_part(producer, topic, route, cut(rows, start, stop), part)
             fail_at("sink_sent")
             self._progress.some(producer.records)
+
+    def _send_part(
+        self, producer: RecordProducer, topic: str, route: Iterator[int], rows: Rows, labels: Rows | None
+    ) -> None:
+        if topic == self._topic:
+            self._label_rule.check(labelled=labels is not None)
+        values = self._encoder.samples(rows, labels)
+        keys = itertools.repeat(None) if labels is None else self._encoder.labels(labels)
+        if self._open_ended and not self._announced:
+            self._announce_open(producer)
+        # Keys and partitions have no end; values go first, so that no partition is taken for nothing.
+        producer.send_all(zip(values, keys, route, strict=False), topic, marked=count(rows) <= _MARKED_ROWS)
+
+    @contextmanager
+    def _undone_if_refused(self, producer: RecordProducer) -> Iterator[None]:
+        """Records decide what the stream has when the first of them is handed over, or when that was announced."""
+        sent, labelled, decided = producer.records.sent, self._label_rule.labelled, self._encoder.decided
+        try:
+            yield
+        except BaseException:
+            if producer.records.sent == sent and not self._announced:
+                self._label_rule.labelled = labelled
+                self._encoder.undo(decided)
+            raise
 
     def _flush(self, producer: RecordProducer) -> None:
         producer.flush(on_turn=lambda: self._progress.some(producer.records))
@@ -289,6 +312,31 @@ class StreamSink:
         draft.ranges.add(topic=self._topic)
         draft.unsupervised_ranges.add(topic=self._unsupervised_topic)
         check(draft)
+
+
+def _check_names(kind: type[StreamSink], settings: SinkSettings) -> None:
+    """Raises TypeError, as for any argument that a function does not have."""
+    unknown = ", ".join(map(repr, sorted(settings.keys() - SinkSettings.__annotations__.keys())))
+    if unknown:
+        own = [one.name for one in signature(kind).parameters.values() if one.kind is one.KEYWORD_ONLY]
+        known = ", ".join(sorted({*own, *SinkSettings.__annotations__}))
+        raise TypeError(f"{kind.__name__} has no option {unknown}; the known ones are {known}")
+
+
+def _checked_deployment(deployment_id: int) -> int:
+    if not isinstance(deployment_id, Integral) or not 1 <= deployment_id <= MAX_OFFSET:
+        raise InvalidArgument(
+            error_pb2.REASON_INVALID_FIELD,
+            f"deployment_id is the number of a deployment, from 1, not {deployment_id!r}",
+        )
+    return int(deployment_id)
+
+
+def _rate(settings: SinkSettings, name: Literal["validation_rate", "test_rate"]) -> float:
+    rate = settings.get(name, 0.0)
+    if not isinstance(rate, Real):
+        raise InvalidArgument(error_pb2.REASON_INVALID_FIELD, f"{name} is a number in [0, 1), not {rate!r}")
+    return float(rate)
 
 
 class _Progress:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.store import changes, deployments
@@ -11,7 +13,8 @@ from control_plane.store.lookups import in_use, row_of
 from control_plane.store.rows import stream_message, time_us
 from control_plane.store.states import FINAL_STATES
 from control_plane.store.tables import ControlPositionRow, ControlTopicRow, DeploymentRow, StreamRow
-from headrace.v1 import stream_catalog_pb2, stream_pb2
+from headrace.errors import FieldViolation, InvalidArgument
+from headrace.v1 import error_pb2, stream_catalog_pb2, stream_pb2
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ def positions(topic: str) -> dict[int, int]:
 
 
 def _recorded_before(request: stream_catalog_pb2.RecordStreamRequest, topic_id: str) -> StreamRow | None:
+    """The stream of this message: of its place in the log, or of its id, for the same deployment and the same topics.
+
+    Raises InvalidArgument (INVALID_FIELD) where another deployment's stream has the id.
+    """
     source = request.source
     same_place = (
         (StreamRow.source_topic == source.topic)
@@ -106,8 +113,21 @@ def _recorded_before(request: stream_catalog_pb2.RecordStreamRequest, topic_id: 
         & (StreamRow.source_partition == source.partition)
         & (StreamRow.source_offset == source.offset)
     )
-    row: StreamRow | None = StreamRow.get_or_none((StreamRow.message_id == _message_id(request)) | same_place)
+    row: StreamRow | None = StreamRow.get_or_none(same_place)
+    if row is None:
+        row = StreamRow.get_or_none(StreamRow.message_id == _message_id(request))
+        _check_deployment(row, request.announcement)
     return row
+
+
+def _check_deployment(row: StreamRow | None, announcement: stream_pb2.StreamAnnouncement) -> None:
+    if row is not None and row.deployment_id != announcement.deployment_id:
+        raise InvalidArgument(
+            error_pb2.REASON_INVALID_FIELD,
+            f"the stream {announcement.message_id!r} was announced for deployment {row.deployment_id} already; "
+            "give another stream_id",
+            fields=[FieldViolation("announcement.message_id", f"belongs to deployment {row.deployment_id}")],
+        )
 
 
 def _insert(request: stream_catalog_pb2.RecordStreamRequest, topic_id: str) -> StreamRow:
@@ -137,8 +157,19 @@ def _topic_id(topic: str) -> str:
 
 
 def _message_id(request: stream_catalog_pb2.RecordStreamRequest) -> str:
-    source = request.source
-    return request.announcement.message_id or f"{source.topic}/{source.partition}/{source.offset}"
+    """What the stream is known by: its id, with that of its topics where they were made anew since it was recorded."""
+    source, announcement = request.source, request.announcement
+    message_id = announcement.message_id or f"{source.topic}/{source.partition}/{source.offset}"
+    first = StreamRow.get_or_none(StreamRow.message_id == message_id)
+    if first is None or not _recreated(stream_message(first).topic_ids, announcement.topic_ids):
+        return message_id
+    topics = "\n".join(f"{topic} {announcement.topic_ids[topic]}" for topic in sorted(announcement.topic_ids))
+    return f"{message_id}@{hashlib.sha256(topics.encode()).hexdigest()[:32]}"
+
+
+def _recreated(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether a topic has another id. One whose id was not known may be the same."""
+    return any(before[topic] != now[topic] for topic in before.keys() & now.keys())
 
 
 def _advance(source: stream_pb2.StreamSource) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, Field, Rows, Spec
+from streams.codecs.fitting import fits, misfit
 
 # A row of more bytes is a mistake in a shape: no record of Kafka's is so large.
 MAX_ROW_BYTES = 2**28
@@ -152,21 +153,11 @@ def _fitted(column: Column, array: Array) -> Array:
 
 def cast(array: Array, dtype: np.dtype[Any], name: str = "") -> Array:
     """In that type; nothing but precision may be lost. Raises InvalidArgument (SCHEMA_MISMATCH)."""
-    if np.can_cast(array.dtype, dtype, "same_kind") and not _narrows(array.dtype, dtype):
-        return array.astype(dtype, copy=False)
-    if array.dtype.kind not in "biuf":
-        raise _mismatch(f"{_what(name)} is {array.dtype.name}, where the records have {dtype.name}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        converted = array.astype(dtype)
-        same = np.array_equal(converted.astype(array.dtype), array)
-    if not same:
-        raise _mismatch(f"{_what(name)} has {array.dtype.name} values that {dtype.name} cannot hold")
-    return converted
-
-
-def _narrows(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
-    """Whole numbers are cut when they do not fit; floats only lose precision."""
-    return wanted.kind in "iub" and not np.can_cast(given, wanted, "safe")
+    if not fits(array, dtype):
+        raise _mismatch(
+            f"{_what(name)} is {array.dtype.name}, where the records have {dtype.name}: {misfit(array, dtype)}"
+        )
+    return array.astype(dtype, copy=False)
 
 
 def _what(name: str) -> str:

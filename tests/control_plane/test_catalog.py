@@ -74,6 +74,27 @@ async def test_the_same_place_and_the_same_message_are_recorded_once(plane: Plan
     assert await positions(plane) == {0: 10}
 
 
+async def test_an_id_of_another_deployment_is_refused(plane: Plane) -> None:
+    await plane.catalog.RecordStream(announced(7, 1, "m"))
+    with pytest.raises(InvalidArgument, match="announced for deployment 1 already; give another stream_id") as caught:
+        await plane.catalog.RecordStream(announced(8, 2, "m"))
+    assert caught.value.reason_name == "INVALID_FIELD"
+    assert await positions(plane) == {0: 8}
+
+
+async def test_the_same_message_about_topics_made_anew_is_another_stream(plane: Plane) -> None:
+    def told(offset: int, **topic_ids: str) -> api.RecordStreamRequest:
+        request = announced(offset, message_id="m")
+        request.announcement.topic_ids.update(topic_ids)
+        return request
+
+    requests = [told(0, digits="a"), told(1, digits="a"), told(2, digits="b"), told(3, digits="b"), told(4)]
+    recorded = [await plane.catalog.RecordStream(request) for request in requests]
+    assert [one.created for one in recorded] == [True, False, True, False, False]
+    assert dict(recorded[3].stream.topic_ids) == {"digits": "b"}
+    assert recorded[4].stream.id == recorded[0].stream.id
+
+
 async def test_recording_the_same_at_once_creates_one(plane: Plane) -> None:
     request = announced(7, message_id="m")
     answers = await asyncio.gather(*(plane.catalog.RecordStream(request) for _ in range(8)))

@@ -301,6 +301,17 @@ def test_a_deployment_that_waits_shows_the_announcement_that_was_refused(start: 
         assert shown.source.HasField("time")
 
 
+def test_an_id_that_another_deployment_has_is_a_dead_letter_and_told(start: Callable[..., Recording]) -> None:
+    one = start()
+    first, second = (one.store.write_now(partial(new_training, name)).id for name in ("a", "b"))
+    one.send([ours(5, first), ours(5, second)])
+    with one.logger():
+        one.await_all()
+    shown = one.read(lambda: deployments.get(second)).refused_announcement
+    assert f"was announced for deployment {first} already" in from_status(shown.error).message
+    assert len(one.dead_letters()) == len(one.streams()) == 1
+
+
 def test_the_last_refusal_is_shown_until_a_right_announcement_comes(start: Callable[..., Recording]) -> None:
     one = start()
     deployment = one.store.write_now(lambda: new_training("a"))

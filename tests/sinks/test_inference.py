@@ -98,6 +98,19 @@ def test_samples_that_come_one_by_one_are_asked_at_once(kafka: KafkaSettings, to
     assert got == {"a": [10], "b": [12], "c": [14]}
 
 
+def test_many_samples_that_come_one_by_one_do_not_wait_for_each_other(kafka: KafkaSettings, topic: Topic) -> None:
+    questions, answers = topic(), topic()
+    with (
+        _answering(kafka, questions, doubled(answers)),
+        InferenceSink(kafka.bootstrap_servers, questions, answers, max_in_flight=1000) as sink,
+    ):
+        asked = sink.ask_each(iter(range(1000)))
+        next(asked)
+        # A question that is confirmed by itself has its answer before many others are asked.
+        assert sink.in_flight > 20
+        assert len(list(asked)) == 999
+
+
 def test_two_clients_of_one_topic_get_each_their_own(kafka: KafkaSettings, topic: Topic) -> None:
     questions, answers = topic(), topic()
     found: dict[int, list[Answer]] = {}

@@ -308,7 +308,7 @@ for level in range(1, 40):
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
-        ("", "it is no schema"),
+        ("", "it is missing"),
         ("{", "it is no schema"),
         ("[]", "union"),
         ("17", "17"),

@@ -86,6 +86,10 @@ def parse(text: str) -> tuple[Leaf, ...]:
     """The values of a record of this schema. Raises SchemaError with everything that is wrong."""
     if len(text) > MAX_SCHEMA_BYTES:
         raise SchemaError(f"the schema has {len(text)} characters; at most {MAX_SCHEMA_BYTES} are read")
+    if not text.strip():
+        raise SchemaError("it is missing: give the JSON text of a schema")
+    if text.strip() in PRIMITIVES:
+        raise SchemaError(f'a schema is JSON: write "{text.strip()}" in quotes')
     try:
         schema = json.loads(text)
         # Kafka-ML's users put the text of a schema into JSON once more.

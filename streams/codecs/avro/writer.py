@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from headrace.errors import InvalidArgument
+from headrace.v1 import error_pb2
 from streams.codecs import Array
 from streams.codecs.avro.schema import Leaf
 from streams.codecs.records import flat
@@ -16,7 +18,12 @@ VARINT_BYTES = 10
 
 
 def encode(leaves: Sequence[Leaf], arrays: Sequence[Array]) -> list[bytes]:
-    """One record per row of the arrays `(n, *shape)`, which are in the leaves' types."""
+    """One record per row of the arrays `(n, *shape)`, which are in the leaves' types.
+
+    Raises InvalidArgument (SCHEMA_MISMATCH) for the index of a symbol that an enum does not have.
+    """
+    for leaf, array in zip(leaves, arrays, strict=True):
+        _check_symbols(leaf, array)
     count = len(arrays[0])
     pieces = [piece for leaf, array in zip(leaves, arrays, strict=True) for piece in _pieces(leaf, array)]
     sizes = np.zeros(count, np.int64)
@@ -30,6 +37,15 @@ def encode(leaves: Sequence[Leaf], arrays: Sequence[Array]) -> list[bytes]:
     data = buffer.tobytes()
     bounds = [0, *ends.tolist()]
     return [data[start:stop] for start, stop in itertools.pairwise(bounds)]
+
+
+def _check_symbols(leaf: Leaf, array: Array) -> None:
+    wrong = array[(array < 0) | (array >= len(leaf.symbols))] if leaf.kind == "enum" else array[:0]
+    if wrong.size:
+        raise InvalidArgument(
+            error_pb2.REASON_SCHEMA_MISMATCH,
+            f"{leaf.name or 'a row'} is {wrong.flat[0]}, where the enum's symbols are 0 to {len(leaf.symbols) - 1}",
+        )
 
 
 def _pieces(leaf: Leaf, array: Array) -> Iterator[Array]:

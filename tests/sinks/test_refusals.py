@@ -1,0 +1,96 @@
+"""What a sink refuses, and that a record that was refused has decided nothing. On a real broker."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.errors import InvalidArgument
+from sinks import AvroSink, JsonSink, OnlineSink, ProtobufSink, RawSink
+from streams.kafka import KafkaSettings
+from tests.sinks.announced import DEPLOYMENT, announced
+
+Sink = RawSink | AvroSink | JsonSink | ProtobufSink
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("kind", "value", "told"),
+    [
+        (partial(AvroSink, data_scheme='"long"'), np.uint64(2**64 - 1), "18446744073709551615 does not fit int64"),
+        (partial(JsonSink, data_type="uint64"), -1, "-1 does not fit uint64, which takes whole numbers from 0 to 184"),
+        (partial(RawSink, data_type="uint32"), -1, "-1 does not fit uint32, which takes whole numbers from 0 to 429"),
+        (partial(RawSink, data_type="float32"), 1e300, r"1e\+300 does not fit float32, which takes from -3.4"),
+        (partial(AvroSink, data_scheme='"float"'), 1e300, r"1e\+300 does not fit float32, which takes from -3.4"),
+    ],
+)
+def test_a_number_that_does_not_fit_is_refused_with_the_range(
+    kafka: KafkaSettings, control: str, kind: Callable[..., Sink], value: Any, told: str
+) -> None:
+    with kind(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control) as sink:
+        with pytest.raises(InvalidArgument, match=told) as caught:
+            sink.send(value)
+        assert caught.value.reason_name == "SCHEMA_MISMATCH"
+        sink.send(1)
+        assert sink.sent == 1
+
+
+@pytest.mark.parametrize("kind", [RawSink, AvroSink, JsonSink, ProtobufSink, OnlineSink])
+def test_an_option_that_is_misspelt_is_told_with_the_known_ones(kind: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match=r"no option 'validaton_rate'; the known ones are .*validation_rate"):
+        kind("localhost:9", "data", DEPLOYMENT, validaton_rate=0.3)
+
+
+@pytest.mark.parametrize("deployment_id", [0, -1, 2**63, "1", 1.5])
+def test_what_is_no_deployment_is_refused(deployment_id: Any) -> None:
+    with pytest.raises(InvalidArgument, match="deployment_id is the number of a deployment, from 1") as caught:
+        RawSink("localhost:9", "data", deployment_id)
+    assert caught.value.reason_name == "INVALID_FIELD"
+
+
+@pytest.mark.parametrize("rate", ["0.1", None])
+def test_a_rate_that_is_no_number_is_refused(rate: Any) -> None:
+    with pytest.raises(InvalidArgument, match="validation_rate is a number in"):
+        RawSink("localhost:9", "data", DEPLOYMENT, validation_rate=rate)
+
+
+def test_lists_of_different_lengths_are_refused(kafka: KafkaSettings, control: str) -> None:
+    sink = RawSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control)
+    for give in (sink.send, sink.send_batch):
+        with pytest.raises(InvalidArgument, match="not equally long") as caught:
+            give([[1, 2], [3]])
+        assert caught.value.reason_name == "SCHEMA_MISMATCH"
+    sink.abandon()
+
+
+@pytest.mark.parametrize("kind", [RawSink, AvroSink, JsonSink, ProtobufSink])
+def test_a_first_record_that_is_refused_decides_nothing(
+    kafka: KafkaSettings, control: str, kind: Callable[..., Sink]
+) -> None:
+    with kind(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control) as sink:
+        with pytest.raises(InvalidArgument):
+            sink.send(np.random.default_rng(0).random(300_000), 1)
+        with pytest.raises(InvalidArgument):
+            sink.send([1, 2], ["no", "label"] if kind is not RawSink else object())
+        sink.send([1, 2])
+        sink.send([3, 4])
+    (found,) = announced(kafka, control)
+    assert (found.record_count, "label_reshape" in found.input_config) == (2, False)
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_a_symbol_that_an_enum_does_not_have_is_refused(kafka: KafkaSettings, control: str, index: int) -> None:
+    scheme = {"type": "enum", "name": "Side", "symbols": ["LEFT", "RIGHT"]}
+    sink = AvroSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, data_scheme=scheme, control_topic=control)
+    with pytest.raises(InvalidArgument, match=f"is {index}, where the enum's symbols are 0 to 1"):
+        sink.send(index)
+    sink.abandon()
+
+
+def test_a_scheme_without_quotes_is_told(kafka: KafkaSettings, control: str) -> None:
+    sink = AvroSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, label_scheme="int", control_topic=control)
+    with pytest.raises(InvalidArgument, match='write "int" in quotes'):
+        sink.send(1.0, 1)
+    sink.abandon()
