@@ -13,8 +13,9 @@ import numpy as np
 
 from cli.files import UNNAMED, Array, Columns, RecordFile, open_file
 from cli.files.record_file import bad_file
-from cli.files.survey import Column, survey, unchanged
+from cli.files.survey import Column, first_record, survey, unchanged
 from streams.codecs import Rows
+from streams.codecs.fitting import fits, misfit
 from streams.codecs.raw import RawCodec
 
 
@@ -209,13 +210,9 @@ def _wished_type(file: RecordFile, columns: Sequence[Column], wishes: Wishes, wh
     dtype = RawCodec.from_config({"data_type": wishes.data_type}).sample_spec.dtype
     for column in columns:
         if not column.fits(dtype):
-            of = f", column {column.name!r}" if column.name else ""
             option = "--data-type" if what == "sample" else "--label-type"
-            kind = "whole numbers" if column.whole else "numbers with fractions"
-            raise bad_file(
-                f"{file.path}{of}: {kind} from {column.low:g} to {column.high:g}, which {dtype.name} does not hold; "
-                f"choose another {option}"
-            )
+            where, value = first_record(file, column.name, lambda value: not fits(value, dtype))
+            raise bad_file(f"{where}: {misfit(value, dtype)}; choose another {option}")
     return dtype
 
 

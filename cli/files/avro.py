@@ -20,6 +20,7 @@ class AvroFile:
 
     typed = True
     has_fields = True
+    kind = "field"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,6 +30,9 @@ class AvroFile:
             raise bad_file(f"{path} is no Avro container file: {error}") from error
         self._types = _fields(schema)
         self.names = tuple(self._types)
+
+    def place(self, number: int) -> str:
+        return f"record {number}"
 
     def suggested(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return self.names, ()

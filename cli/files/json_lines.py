@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cli.files.record_file import ROWS_AT_ONCE, UNNAMED, Array, Columns, bad_file
+from cli.files.record_file import ROWS_AT_ONCE, TOO_LARGE, UNNAMED, Array, Columns, bad_file
+from headrace.errors import InvalidArgument
 
 # A line with its number in the file.
 Line = tuple[int, Any]
@@ -21,6 +22,7 @@ class JsonLinesFile:
 
     typed = False
     has_fields = True
+    kind = "field"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,6 +33,10 @@ class JsonLinesFile:
         self.names = tuple(record) if isinstance(record, dict) else (UNNAMED,)
         if not self.names:
             raise bad_file(f"{path}, line {first[0]}: an object without fields")
+
+    def place(self, number: int) -> str:
+        lines = (line for line, _ in self._lines())
+        return f"line {next(islice(lines, number - 1, None))}"
 
     def suggested(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return self.names, ()
@@ -55,7 +61,11 @@ class JsonLinesFile:
     def _column(self, name: str, lines: Sequence[Line]) -> Array:
         values = [self._value(name, number, record) for number, record in lines]
         column = as_numbers(values)
-        return column if column is not None else self._odd_one(name, lines, values)
+        if column is None:
+            return self._odd_one(name, lines, values)
+        if column.dtype.kind == "f" and np.isinf(column).any():
+            raise self._too_large(name, lines, values)
+        return column
 
     def _value(self, name: str, number: int, record: Any) -> Any:
         if name == UNNAMED:
@@ -68,9 +78,14 @@ class JsonLinesFile:
             raise bad_file(f"{self.path}, line {number}: it has no field {name!r}; the first line has")
         return record[name]
 
+    def _too_large(self, name: str, lines: Sequence[Line], values: Sequence[Any]) -> InvalidArgument:
+        """JSON has no infinities: each is a number with too large an exponent."""
+        line = next(line for (line, _), value in zip(lines, values, strict=True) if np.isinf(value).any())
+        return bad_file(f"{self.path}, line {line}{_field(name)}: a number {TOO_LARGE}")
+
     def _odd_one(self, name: str, lines: Sequence[Line], values: Sequence[Any]) -> Array:
         """Say which value is no number, or has another shape than the first."""
-        field = f", field {name!r}" if name else ""
+        field = _field(name)
         for (number, _), value in zip(lines, values, strict=True):
             here = as_numbers([value])
             where = f"{self.path}, line {number}{field}: {str(value)[:100]!r}"
@@ -90,6 +105,10 @@ def as_numbers(values: Sequence[Any]) -> Array | None:
     except (ValueError, OverflowError):
         return None
     return column if column.dtype.kind in "biuf" and column.size else None
+
+
+def _field(name: str) -> str:
+    return f", field {name!r}" if name else ""
 
 
 def _refuse_constant(name: str) -> None:

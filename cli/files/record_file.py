@@ -17,6 +17,9 @@ Columns = Mapping[str, Array]
 
 # The only column of a file whose records have no names.
 UNNAMED = ""
+# What is wrong with a number of a text that no 64 bits hold.
+TOO_LONG = "has more digits than 64 bits hold"
+TOO_LARGE = "is too large for 64 bits"
 # So many records are in memory at once.
 ROWS_AT_ONCE = 4096
 
@@ -27,12 +30,17 @@ class RecordFile(Protocol):
     names: of its columns, in its order; `(UNNAMED,)` where its records are plain arrays.
     typed: whether the file says what type its numbers have; otherwise a text of digits is all there is.
     has_fields: whether its columns are fields of records, and not arrays of their own.
+    kind: what a column is called: column, field or array.
     """
 
     path: Path
     names: tuple[str, ...]
     typed: bool
     has_fields: bool
+    kind: str
+
+    def place(self, number: int) -> str:
+        """Where the record of this number, from 1 on, is in the file, as people count there: `line 7`."""
 
     def suggested(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The columns that are samples and those that are labels, where nobody says which are."""

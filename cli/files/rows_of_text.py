@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
 
-from cli.files.record_file import ROWS_AT_ONCE, Array, Columns, bad_file
+from cli.files.record_file import ROWS_AT_ONCE, TOO_LARGE, TOO_LONG, Array, Columns, bad_file
 
 # From here on a float64 does not hold every whole number.
 EXACT_BELOW = 2**53
@@ -25,6 +27,7 @@ class CsvFile:
 
     typed = False
     has_fields = True
+    kind = "column"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,17 +40,26 @@ class CsvFile:
         if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
             raise bad_file(f"{path} has several columns {twice[0]!r}; give each a name of its own")
 
+    def place(self, number: int) -> str:
+        with self._rows() as rows:
+            return f"line {next(islice(rows, number - 1, None))[0]}"
+
     def suggested(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return self.names, ()
 
     def read(self, names: Sequence[str]) -> Iterator[Columns]:
         places = [self.names.index(name) for name in names]
-        with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            lines = islice(zip(count(1), file, strict=False), self._header_lines, None)
-            rows = ((number, line) for number, line in lines if line.strip())
+        with self._rows() as rows:
             while chunk := list(islice(rows, ROWS_AT_ONCE)):
                 values = self._numbers(chunk, places)
                 yield {name: values[:, place] for place, name in enumerate(names)}
+
+    @contextmanager
+    def _rows(self) -> Iterator[Iterator[Line]]:
+        """The lines under the header, but for blank ones."""
+        with self.path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            lines = islice(zip(count(1), file, strict=False), self._header_lines, None)
+            yield ((number, line) for number, line in lines if line.strip())
 
     def _numbers(self, lines: Sequence[Line], places: Sequence[int]) -> Array:
         """`(n, len(places))`, float64. What numpy cannot read as a table is looked at value by value."""
@@ -77,6 +89,8 @@ class CsvFile:
             value = float(text)
         except ValueError as error:
             raise bad_file(f"{where} is no number; --without {name!r} leaves the column out") from error
+        if math.isinf(value) and "inf" not in text.lower():
+            raise bad_file(f"{where} {TOO_LARGE}; --without {name!r} leaves the column out")
         if _WHOLE.fullmatch(text.strip()) and int(text) != value:
-            raise bad_file(f"{where} has more digits than 64 bits hold; --without {name!r} leaves the column out")
+            raise bad_file(f"{where} {TOO_LONG}; --without {name!r} leaves the column out")
         return value

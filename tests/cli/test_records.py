@@ -111,6 +111,19 @@ def test_whole_numbers_that_no_integer_holds_are_floats(tmp_path: Path) -> None:
     assert samples["a"].tolist() == [1e300, 1]
 
 
+def test_numbers_that_float32_would_make_infinite_stay_finite(tmp_path: Path) -> None:
+    path = _csv(tmp_path, "a,b,label\n0.5,2,0.5\n1e300,3,-1e39\n")
+    records = read_records(path, label="label")
+    assert records.samples.tolist() == [[0.5, 2], [1e300, 3]]
+    assert records.labels is not None
+    assert records.labels.tolist() == [0.5, -1e39]
+    with pytest.raises(InvalidArgument, match=r"line 3, column 'a': 1e\+300 does not fit float32"):
+        look_at(path, Wishes(data_type="float32"), Wishes(["label"]))
+    np.savez(tmp_path / "large.npz", x=np.array([[1.0, 2.0], [3.0, 100_000.0]]))
+    with pytest.raises(InvalidArgument, match=r"row 2, array 'x': 100000\.0 does not fit float16"):
+        look_at(tmp_path / "large.npz", Wishes(data_type="float16"), Wishes())
+
+
 def test_a_column_without_a_name_is_called_by_its_place(tmp_path: Path) -> None:
     path = _csv(tmp_path, ",a,class\n0,5,1\n1,6,0\n")
     records = look_at(path, FIELDS, Wishes(["class"]), without=["column_1"])
@@ -142,9 +155,10 @@ def test_type_and_shape_are_options(tmp_path: Path) -> None:
         (
             Wishes(["b"], data_type="uint8"),
             Wishes(),
-            "column 'b': whole numbers from 2 to 300, which uint8 does not hold",
+            "line 5002, column 'b': 300.0 does not fit uint8, which takes whole numbers from 0 to 255",
         ),
-        (Wishes(data_type="int32"), Wishes(), "column 'a': numbers with fractions"),
+        (Wishes(data_type="int32"), Wishes(), "line 5002, column 'a': 0.5 does not fit int32"),
+        (Wishes(["b"], data_type="float16", by_name=True), Wishes(["a"], data_type="int8"), "line 5002, column 'a'"),
         (Wishes(data_type="bytes"), Wishes(), "unknown"),
         (Wishes(), Wishes(["a"], data_type="int32"), "choose another --label-type"),
         (Wishes(reshape="3"), Wishes(), "a sample has 2 numbers, which do not make the shape '3'"),
@@ -170,6 +184,7 @@ def test_types_and_shapes_that_do_not_fit_are_told_before_anything_is_sent(
         ("a,b\n\n1,\n", "", "line 3, column 'b': '' is no number"),
         ("a,b\n" + "1,2\n" * 9000 + "1,red\n", "", "line 9002, column 'b': 'red' is no number"),
         ("a,b\n1,9007199254740993\n", "", "line 2, column 'b': '9007199254740993' has more digits"),
+        ("a,b\n1,2\n\n1,-1e400\n", "", "line 4, column 'b': '-1e400' is too large for 64 bits"),
         ("a,b\n1,2\n", "c", "no column 'c'; it has: a, b"),
         ("a,a\n1,2\n", "", "several columns 'a'"),
         ("a,b\n", "", "no rows"),
@@ -206,6 +221,8 @@ def test_json_objects_are_columns_and_arrays_are_rows(tmp_path: Path) -> None:
         (['{"a": 1}', '{"a": "red"}'], "line 2, field 'a': 'red' is no number"),
         (['{"a": 1}', '{"a": null}'], "line 2, field 'a': 'None' is no number"),
         (['{"a": [1, 2]}', '{"a": [1]}'], "line 2, field 'a': '[1]' has the shape (1,), where others have (2,)"),
+        (['{"a": 1}', "", '{"a": 1e400}'], "line 3, field 'a': a number is too large for 64 bits"),
+        (['{"a": [1, 2]}', '{"a": [1, -1e400]}'], "line 2, field 'a': a number is too large for 64 bits"),
         (["[" * 100_000], "line 1: no JSON"),
         (["{}"], "line 1: an object without fields"),
         ([""], "no lines"),
