@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cli.files.record_file import ROWS_AT_ONCE, TOO_LARGE, UNNAMED, Array, Columns, bad_file
-from headrace.errors import InvalidArgument
+from cli.files.record_file import EXACT_BELOW, ROWS_AT_ONCE, TOO_LARGE, TOO_LONG, UNNAMED, Array, Columns, bad_file
 
 # A line with its number in the file.
 Line = tuple[int, Any]
@@ -63,8 +63,8 @@ class JsonLinesFile:
         column = as_numbers(values)
         if column is None:
             return self._odd_one(name, lines, values)
-        if column.dtype.kind == "f" and np.isinf(column).any():
-            raise self._too_large(name, lines, values)
+        if column.dtype.kind != "b" and not ((column > -EXACT_BELOW) & (column < EXACT_BELOW)).all():
+            self._check_large(name, lines, values)
         return column
 
     def _value(self, name: str, number: int, record: Any) -> Any:
@@ -78,10 +78,13 @@ class JsonLinesFile:
             raise bad_file(f"{self.path}, line {number}: it has no field {name!r}; the first line has")
         return record[name]
 
-    def _too_large(self, name: str, lines: Sequence[Line], values: Sequence[Any]) -> InvalidArgument:
-        """JSON has no infinities: each is a number with too large an exponent."""
-        line = next(line for (line, _), value in zip(lines, values, strict=True) if np.isinf(value).any())
-        return bad_file(f"{self.path}, line {line}{_field(name)}: a number {TOO_LARGE}")
+    def _check_large(self, name: str, lines: Sequence[Line], values: Sequence[Any]) -> None:
+        """Whole numbers that no float64 holds are refused, as those of CSV: other values may make it one."""
+        for (line, _), value in zip(lines, values, strict=True):
+            for number in np.array(value, object).ravel():
+                if problem := _problem_of(number):
+                    hint = f"; --without {name!r} leaves the {self.kind} out" if name else ""
+                    raise bad_file(f"{self.path}, line {line}{_field(name)}: {problem}{hint}")
 
     def _odd_one(self, name: str, lines: Sequence[Line], values: Sequence[Any]) -> Array:
         """Say which value is no number, or has another shape than the first."""
@@ -105,6 +108,13 @@ def as_numbers(values: Sequence[Any]) -> Array | None:
     except (ValueError, OverflowError):
         return None
     return column if column.dtype.kind in "biuf" and column.size else None
+
+
+def _problem_of(number: float) -> str:
+    # JSON has no infinities: each is a number with too large an exponent.
+    if isinstance(number, float):
+        return f"a number {TOO_LARGE}" if math.isinf(number) else ""
+    return "" if int(float(number)) == number else f"{str(number)!r} {TOO_LONG}"
 
 
 def _field(name: str) -> str:

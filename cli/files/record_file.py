@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +18,25 @@ Columns = Mapping[str, Array]
 
 # The only column of a file whose records have no names.
 UNNAMED = ""
+# From here on a float64 does not hold every whole number.
+EXACT_BELOW = 2**53
 # What is wrong with a number of a text that no 64 bits hold.
 TOO_LONG = "has more digits than 64 bits hold"
 TOO_LARGE = "is too large for 64 bits"
 # So many records are in memory at once.
 ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a CSV file is written. header: whether its first line names the columns; they are c1, c2, … otherwise."""
+
+    delimiter: str = ","
+    header: bool = True
+
+
+# What CSV files are unless somebody says otherwise.
+COMMAS = Layout()
 
 
 class RecordFile(Protocol):

@@ -25,6 +25,7 @@ class Column:
     dtype: the type that holds all of its values.
     low, high: of the finite values.
     whole: no value has a fraction, and all are finite.
+    finite: no value is NaN or an infinity.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Column:
     low: float
     high: float
     whole: bool
+    finite: bool
 
     def fits(self, dtype: np.dtype[Any]) -> bool:
         """Whether the type holds the values; of a float nothing but precision is asked."""
@@ -105,7 +107,7 @@ def _column(name: str, values: Array) -> Column:
     finite = values if values.dtype.kind in "biu" else values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
     whole = finite.size == values.size and (values.dtype.kind in "biu" or bool((finite == np.floor(finite)).all()))
-    return Column(name, values.shape[1:], values.dtype, _exact(low), _exact(high), whole)
+    return Column(name, values.shape[1:], values.dtype, _exact(low), _exact(high), whole, finite.size == values.size)
 
 
 def _exact(value: Any) -> float:
@@ -122,4 +124,5 @@ def _joined(path: Path, parts: list[Column]) -> Column:
     return Column(
         first.name, first.shape, np.result_type(first.dtype, last.dtype),
         min(first.low, last.low), max(first.high, last.high), first.whole and last.whole,
+        first.finite and last.finite,
     )  # fmt: skip

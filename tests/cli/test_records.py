@@ -10,6 +10,7 @@ import fastavro
 import numpy as np
 import pytest
 
+from cli.files import Layout
 from cli.records import FileRecords, Wishes, look_at, read_records
 from headrace.errors import InvalidArgument
 
@@ -185,6 +186,12 @@ def test_types_and_shapes_that_do_not_fit_are_told_before_anything_is_sent(
         ("a,b\n" + "1,2\n" * 9000 + "1,red\n", "", "line 9002, column 'b': 'red' is no number"),
         ("a,b\n1,9007199254740993\n", "", "line 2, column 'b': '9007199254740993' has more digits"),
         ("a,b\n1,2\n\n1,-1e400\n", "", "line 4, column 'b': '-1e400' is too large for 64 bits"),
+        ("a,b\n1,0\n2,nan\n", "b", "line 3, column 'b': nan is no label"),
+        ("a,b\n1,1_000\n", "", "line 2, column 'b': '1_000' is no number"),
+        ("a,b\n1,١٢\n", "", "line 2, column 'b': '١٢' is no number"),
+        ("1,2\n3,4\n", "", "--no-header names the columns c1, c2"),
+        ("a;b\n1;2\n", "", "'a;b'; try --delimiter ';'"),
+        ("a\tb\n1\t2\n", "", "try --delimiter tab"),
         ("a,b\n1,2\n", "c", "no column 'c'; it has: a, b"),
         ("a,a\n1,2\n", "", "several columns 'a'"),
         ("a,b\n", "", "no rows"),
@@ -195,6 +202,23 @@ def test_a_bad_csv_file_is_told_where(tmp_path: Path, text: str, label: str, sai
     with pytest.raises(InvalidArgument) as error:
         read_records(_csv(tmp_path, text), label=label)
     assert said in error.value.message
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_file_without_a_header_has_numbered_columns(tmp_path: Path, delimiter: str) -> None:
+    path = _csv(tmp_path, "1,2,0\n\n3,1e3,1\n".replace(",", delimiter))
+    records = read_records(path, label="c3", layout=Layout(delimiter, header=False))
+    assert records.samples.tolist() == [[1, 2], [3, 1000]]
+    assert records.labels is not None
+    assert records.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("encoding", "said"), [("utf-16", "is UTF-16; save it as UTF-8"), ("latin-1", "Latin-1")])
+def test_a_csv_file_of_another_encoding_is_told(tmp_path: Path, encoding: str, said: str) -> None:
+    for text in ("größe,b\n1,2\n", "a,b\n" + "1,2\n" * 9000 + "1,größe\n"):
+        (tmp_path / "rows.csv").write_bytes(text.encode(encoding))
+        with pytest.raises(InvalidArgument, match=said):
+            read_records(tmp_path / "rows.csv")
 
 
 def test_json_objects_are_columns_and_arrays_are_rows(tmp_path: Path) -> None:
@@ -223,6 +247,9 @@ def test_json_objects_are_columns_and_arrays_are_rows(tmp_path: Path) -> None:
         (['{"a": [1, 2]}', '{"a": [1]}'], "line 2, field 'a': '[1]' has the shape (1,), where others have (2,)"),
         (['{"a": 1}', "", '{"a": 1e400}'], "line 3, field 'a': a number is too large for 64 bits"),
         (['{"a": [1, 2]}', '{"a": [1, -1e400]}'], "line 2, field 'a': a number is too large for 64 bits"),
+        (['{"a": 9007199254740993}', '{"a": 0.5}'], "line 1, field 'a': '9007199254740993' has more digits"),
+        (['{"a": 5}', '{"a": [9007199254740993]}'], "line 2, field 'a'"),
+        (['{"a": 5}', '{"a": 9007199254740993}'], "line 2, field 'a': '9007199254740993' has more digits"),
         (["[" * 100_000], "line 1: no JSON"),
         (["{}"], "line 1: an object without fields"),
         ([""], "no lines"),
