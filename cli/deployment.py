@@ -52,6 +52,13 @@ def train(  # noqa: PLR0913 - an option each
     ] = 0,
     ordered: Annotated[bool, typer.Option("--ordered", help="Split by time, not shuffled.")] = False,
     confusion_matrix: Annotated[bool, typer.Option("--confusion-matrix", help="Count a confusion matrix.")] = False,
+    decode_error_limit: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, callback=finite, help="Part of the records that may be undecodable."),
+    ] = 0.0,
+    accept_count_mismatch: Annotated[
+        bool, typer.Option("--accept-count-mismatch", help="Train also on more or fewer records than announced.")
+    ] = False,
     deadline_s: Annotated[
         float, typer.Option("--deadline", min=0, max=MAX_SECONDS, callback=finite, help="Fail after so many seconds.")
     ] = 0.0,
@@ -70,6 +77,10 @@ def train(  # noqa: PLR0913 - an option each
         tensorflow=deployment_pb2.FrameworkArguments(fit_args=fit, evaluate_args=evaluate),
         pytorch=deployment_pb2.FrameworkArguments(fit_args=torch_fit, evaluate_args=torch_evaluate),
         confusion_matrix=confusion_matrix,
+        decode_error_limit=decode_error_limit,
+        count_mismatch=(
+            deployment_pb2.COUNT_MISMATCH_ACCEPT if accept_count_mismatch else deployment_pb2.COUNT_MISMATCH_UNSPECIFIED
+        ),
     )
     if deadline_s:
         settings.deadline.FromNanoseconds(round(deadline_s * 1e9))

@@ -62,8 +62,20 @@ def kafka_option(help: str) -> Any:
     return typer.Option("--kafka", metavar="HOST:PORT", callback=servers, help=help)
 
 
+def delimiter(text: str) -> str:
+    """One character; `tab` for that one, which is hard to type. Refuse what numbers and quotes are made of."""
+    one = "\t" if text in ("tab", "\\t") else text
+    if len(one) != 1 or not one.isascii() or one.isalnum() or one in '"\r\n.+-_':
+        raise typer.BadParameter(f"{text!r} separates no numbers; give one character, as ';', or tab")
+    return one
+
+
 PlatformKafka = Annotated[str, kafka_option("Use this Kafka, not the embedded broker.")]
 Kafka = Annotated[str, kafka_option("Default: that of this home.")]
+Delimiter = Annotated[str, typer.Option("--delimiter", callback=delimiter, help="Of a CSV file: a character, or tab.")]
+NoHeader = Annotated[
+    bool, typer.Option("--no-header", help="The CSV file has no line with names: the columns are c1, c2, …")
+]
 Port = Annotated[int, port_option("--port", "Of the control plane. 0: any free one.")]
 GatewayPort = Annotated[int, port_option("--gateway-port", "Of REST API and pages.")]
 TensorflowPort = Annotated[int, port_option("--tensorflow-port", "Of the TensorFlow executor.")]

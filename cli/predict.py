@@ -12,8 +12,9 @@ import typer
 
 from cli import output
 from cli.connection import control_plane, find_inference
+from cli.files import Layout
 from cli.home import kafka_address
-from cli.options import Kafka
+from cli.options import Delimiter, Kafka, NoHeader
 from cli.output import Json
 from cli.records import Records, read_records
 from headrace.errors import DeadlineExceeded, FailedPrecondition
@@ -28,12 +29,14 @@ def predict(
     inference: Annotated[str, typer.Argument(metavar="INFERENCE", help="Its name or id.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (numbers, with a header) or NPZ.")],
     label: Annotated[str, typer.Option("--label", "-l", help="Column or array with labels, to compare with.")] = "",
+    delimiter: Delimiter = ",",
+    no_header: NoHeader = False,
     timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds without any answer to wait.")] = 30.0,
     kafka: Kafka = "",
     as_json: Json = False,
 ) -> None:
     """Send the rows of a file to an inference's input topic and print the answers of its output topic."""
-    records = read_records(file, label=label)
+    records = read_records(file, label=label, layout=Layout(delimiter, header=not no_header))
     with control_plane() as channel:
         found = find_inference(channel, inference)
         _check_running(found)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 
-from cli.files import UNNAMED, Array, Columns, RecordFile, open_file
-from cli.files.record_file import bad_file
-from cli.files.survey import Column, survey, unchanged
+from cli.files import UNNAMED, Array, Columns, Layout, RecordFile, open_file
+from cli.files.record_file import COMMAS, bad_file
+from cli.files.survey import Column, first_record, survey, unchanged
 from streams.codecs import Rows
+from streams.codecs.fitting import fits, misfit
 from streams.codecs.raw import RawCodec
 
 
@@ -110,15 +112,20 @@ class Records:
         return len(self.samples)
 
 
-def look_at(path: Path, samples: Wishes, labels: Wishes, without: Sequence[str] = ()) -> FileRecords:
+def look_at(
+    path: Path, samples: Wishes, labels: Wishes, without: Sequence[str] = (), layout: Layout = COMMAS
+) -> FileRecords:
     """The records of a file, after all of them were read once.
 
     without: columns that are neither samples nor labels.
-    Raises InvalidArgument: no such column, no number (with its place), a type that does not hold the numbers.
+    layout: of a CSV file.
+    Raises BadParameter where a label is also something else; InvalidArgument: no such column, no
+    number (with its place), a type that does not hold the numbers.
     """
-    file = open_file(path)
+    file = open_file(path, layout)
     sample_names, label_names = _chosen(file, samples.columns, labels.columns, without)
     found = survey(file, [*sample_names, *label_names])
+    _check_labels(file, [found.columns[name] for name in label_names])
     return FileRecords(
         file,
         _part(file, [found.columns[name] for name in sample_names], samples, "sample"),
@@ -127,9 +134,10 @@ def look_at(path: Path, samples: Wishes, labels: Wishes, without: Sequence[str] 
     )
 
 
-def read_records(path: Path, *, label: str = "", samples: str = "") -> Records:
+def read_records(path: Path, *, label: str = "", samples: str = "", layout: Layout = COMMAS) -> Records:
     """All records of a file as arrays. Raises what `look_at` raises."""
-    records = look_at(path, Wishes([samples] if samples else []), Wishes([label] if label else []))
+    wanted = Wishes([samples] if samples else []), Wishes([label] if label else [])
+    records = look_at(path, *wanted, layout=layout)
     batches = list(records.batches())
     labels = [batch.labels for batch in batches if batch.labels is not None]
     return Records(_together([batch.samples for batch in batches]), _together(labels) if labels else None)
@@ -145,12 +153,24 @@ def _chosen(
     for name in (*samples, *labels, *without):
         if name not in file.names:
             raise bad_file(f"{file.path} has no column {name!r}; it has: {_told(file)}")
+    for option, others in (("--samples", samples), ("--without", without)):
+        if twice := next((name for name in labels if name in others), None):
+            raise typer.BadParameter(f"--label and {option} both name {twice!r}; a column is one of them")
     suggested_samples, suggested_labels = (samples, labels) if samples and labels else file.suggested()
     chosen_labels = [name for name in labels or suggested_labels if name not in (*samples, *without)]
     chosen = list(samples) or [name for name in suggested_samples if name not in (*chosen_labels, *without)]
     if not chosen:
         raise bad_file(f"{file.path}: say with --samples which columns to take; it has: {_told(file)}")
     return chosen, chosen_labels
+
+
+def _check_labels(file: RecordFile, columns: Sequence[Column]) -> None:
+    """A sample may lack a number, a label may not."""
+    for column in columns:
+        if not column.finite:
+            where, value = first_record(file, column.name, lambda value: not np.isfinite(value).all())
+            number = value[~np.isfinite(value)].flat[0]
+            raise bad_file(f"{where}: {number} is no label; leave the record out")
 
 
 def _told(file: RecordFile) -> str:
@@ -209,13 +229,9 @@ def _wished_type(file: RecordFile, columns: Sequence[Column], wishes: Wishes, wh
     dtype = RawCodec.from_config({"data_type": wishes.data_type}).sample_spec.dtype
     for column in columns:
         if not column.fits(dtype):
-            of = f", column {column.name!r}" if column.name else ""
             option = "--data-type" if what == "sample" else "--label-type"
-            kind = "whole numbers" if column.whole else "numbers with fractions"
-            raise bad_file(
-                f"{file.path}{of}: {kind} from {column.low:g} to {column.high:g}, which {dtype.name} does not hold; "
-                f"choose another {option}"
-            )
+            where, value = first_record(file, column.name, lambda value: not fits(value, dtype))
+            raise bad_file(f"{where}: {misfit(value, dtype)}; choose another {option}")
     return dtype
 
 

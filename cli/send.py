@@ -13,8 +13,9 @@ from cli import output
 from cli.announce import parse_format
 from cli.awaited import warn_unless_awaited
 from cli.dry_run import show_dry_run
+from cli.files import Layout
 from cli.home import kafka_address
-from cli.options import Kafka, count_option, id_option
+from cli.options import Delimiter, Kafka, NoHeader, count_option, id_option
 from cli.output import Json
 from cli.records import FileRecords, Wishes, look_at
 from headrace.v1.stream_pb2 import (
@@ -54,6 +55,8 @@ def send(  # noqa: PLR0913
     data_type: Annotated[str, typer.Option(help="Of the samples, as float32. Default: what fits.")] = "",
     data_reshape: Annotated[str, typer.Option(help='Columns make one array of this shape, as "28 28".')] = "",
     label_type: Annotated[str, typer.Option(help="Of the labels. Default: int32 for whole numbers.")] = "",
+    delimiter: Delimiter = ",",
+    no_header: NoHeader = False,
     partitions: Annotated[int, count_option(help="Of the topic, if it does not exist yet.", min=1)] = 1,
     validation_rate: Annotated[float, typer.Option(min=0.0, max=0.999, help="Part kept for validation.")] = 0.0,
     test_rate: Annotated[float, typer.Option(min=0.0, max=0.999, help="Part kept for the test.")] = 0.0,
@@ -77,17 +80,18 @@ def send(  # noqa: PLR0913
             _wishes(wanted.input_format, samples, data_type, data_reshape),
             _wishes(wanted.input_format, label, label_type),
             without or [],
+            Layout(delimiter, header=not no_header),
         )
     wanted.record_count = len(records)
-    if dry_run:
-        show_dry_run(records, topic, wanted, as_json=as_json)
-        return
-    warn_unless_awaited(deployment)
     sink = SINKS[wanted.input_format](
         kafka_address(kafka), topic, deployment, description=wanted.description,
         validation_rate=validation_rate, test_rate=test_rate, partitions=partitions,
         stream_id=stream_id, transactional=transactional,
     )  # fmt: skip
+    if dry_run:
+        show_dry_run(records, topic, wanted, as_json=as_json)
+        return
+    warn_unless_awaited(deployment)
     _send_all(sink, records)
     if as_json:
         output.print_json(sink.announcement)

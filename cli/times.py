@@ -7,6 +7,8 @@ from datetime import date, datetime, time, timedelta
 
 import typer
 
+# Times of protobuf begin in the year 1: nothing is older than this, now and for a long time.
+MAX_SPAN = timedelta(days=700_000)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SPAN = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
@@ -34,4 +36,7 @@ def parse_span(text: str) -> timedelta:
     words = text.replace(" ", "")
     if not _SPAN.fullmatch(words):
         raise typer.BadParameter(f"{text!r} is no duration; give one as 90s, 15m, 1h or 2d")
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(words)))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(words))
+    if seconds > MAX_SPAN.total_seconds():
+        raise typer.BadParameter(f"{text!r} is out of range; at most {MAX_SPAN.days}d can be given")
+    return timedelta(seconds=seconds)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from control_plane.availability import add_availability
 from control_plane.executor_client import ExecutorClient
 from control_plane.store import Store, configurations, models, results, states, streams
+from control_plane.stream_heads import ASK_TIMEOUT_S, check_topics
 from control_plane.training_checks import (
     arguments_of,
     bad_arguments,
@@ -20,7 +22,8 @@ from control_plane.training_checks import (
 from headrace.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound, not_yet
 from headrace.v1 import error_pb2, model_pb2, result_pb2, stream_pb2
 from headrace.v1.deployment_pb2 import Deployment
-from streams.kafka import KafkaSettings
+from streams.control import topics_of
+from streams.kafka import KafkaSettings, topic_ids, unknown_topic
 
 _EXPIRED = (stream_pb2.AVAILABILITY_PARTLY_EXPIRED, stream_pb2.AVAILABILITY_EXPIRED)
 
@@ -32,7 +35,9 @@ class DeploymentCheck:
         self._store, self._executors, self._kafka = store, executors, kafka
 
     async def check(self, wish: Deployment) -> None:
-        """Raises Unimplemented (NOT_YET), InvalidArgument, NotFound, FailedPrecondition (DATA_EXPIRED), Unavailable."""
+        """Raises Unimplemented (NOT_YET), InvalidArgument, NotFound (UNKNOWN_TOPIC for the stream's), Unavailable,
+        FailedPrecondition (DATA_EXPIRED, TOPIC_RECREATED).
+        """
         refuse_later_features(wish)
         problems = _Problems()
         problems.invalid += bad_settings(wish.settings)
@@ -110,6 +115,7 @@ class DeploymentCheck:
         # Kafka being away is no reason to refuse: the trainer waits for it.
         await add_availability(self._kafka, [stream])
         if stream.availability in _EXPIRED:
+            await asyncio.to_thread(_check_topics, self._kafka, stream)
             part = "all" if stream.availability == stream_pb2.AVAILABILITY_EXPIRED else "a part"
             whose = f"stream {id}" if resource == "stream" else f"stream of the {resource} {id}"
             raise FailedPrecondition(
@@ -119,6 +125,15 @@ class DeploymentCheck:
                 id=id,
                 availability=stream_pb2.Availability.Name(stream.availability),
             )
+
+
+def _check_topics(kafka: KafkaSettings, stream: stream_pb2.Stream) -> None:
+    """Raises NotFound (UNKNOWN_TOPIC), FailedPrecondition (TOPIC_RECREATED), Unavailable."""
+    names = sorted(topics_of(stream))
+    known = topic_ids(kafka, names, ASK_TIMEOUT_S)
+    if missing := [name for name in names if name not in known]:
+        raise unknown_topic(missing[0])
+    check_topics(kafka, stream, ASK_TIMEOUT_S)
 
 
 def _check_has_stream(result: result_pb2.Result) -> None:

@@ -20,6 +20,7 @@ class NpyFile:
 
     typed = True
     has_fields = False
+    kind = "array"
     names: tuple[str, ...] = (UNNAMED,)
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +31,9 @@ class NpyFile:
             raise bad_file(f"{path} is no NPY file of a plain array: {error}") from error
         if isinstance(self._array, np.lib.npyio.NpzFile):
             raise bad_file(f"{path} holds several arrays; give it the suffix .npz")
+
+    def place(self, number: int) -> str:
+        return f"row {number}"
 
     def suggested(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return self.names, ()
@@ -43,12 +47,16 @@ class NpzFile:
 
     typed = True
     has_fields = False
+    kind = "array"
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._loaded: dict[str, Array] = {}
         with self._open() as file:
             self.names = tuple(file.files)
+
+    def place(self, number: int) -> str:
+        return f"row {number}"
 
     def suggested(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         samples = [name for name in SAMPLE_NAMES if name in self.names]

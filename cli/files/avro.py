@@ -20,6 +20,7 @@ class AvroFile:
 
     typed = True
     has_fields = True
+    kind = "field"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,6 +30,9 @@ class AvroFile:
             raise bad_file(f"{path} is no Avro container file: {error}") from error
         self._types = _fields(schema)
         self.names = tuple(self._types)
+
+    def place(self, number: int) -> str:
+        return f"record {number}"
 
     def suggested(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return self.names, ()
@@ -66,15 +70,16 @@ class AvroFile:
         except (ValueError, TypeError):
             column = np.empty(0, dtype)
         shape = shapes.setdefault(name, np.shape(values[0]))
-        if column.shape != (len(values), *shape) or None in values[:1]:
+        if column.shape != (len(values), *shape) or (_may_hide_nulls(column) and any(map(_has_null, values))):
             raise self._odd_one(name, values, first, shape)
         return column
 
     def _odd_one(self, name: str, values: Sequence[Any], first: int, shape: tuple[int, ...]) -> Exception:
-        place, value = next((place, one) for place, one in enumerate(values) if one is None or _shape(one) != shape)
+        place, value = next((place, one) for place, one in enumerate(values) if _has_null(one) or _shape(one) != shape)
         where = f"{self.path}, record {first + place}, field {name!r}"
-        problem = "it is null" if value is None else f"an array of another shape than {shape}, which others have"
-        return bad_file(f"{where}: {problem}")
+        if _has_null(value):
+            return bad_file(f"{where}: {'it is null' if value is None else 'a number of the array is null'}")
+        return bad_file(f"{where}: an array of another shape than {shape}, which others have")
 
 
 def _fields(schema: Any) -> dict[str, Any]:
@@ -93,6 +98,15 @@ def _element(schema: Any) -> str:
             return str(schema["logicalType"])
         return _element(schema["items"] if schema["type"] == "array" else schema["type"])
     return str(schema)
+
+
+def _may_hide_nulls(column: Array) -> bool:
+    """numpy takes null for NaN, and for false."""
+    return column.dtype.kind == "b" or (column.dtype.kind == "f" and bool(np.isnan(column).any()))
+
+
+def _has_null(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and any(map(_has_null, value)))
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

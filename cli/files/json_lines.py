@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cli.files.record_file import ROWS_AT_ONCE, UNNAMED, Array, Columns, bad_file
+from cli.files.record_file import EXACT_BELOW, ROWS_AT_ONCE, TOO_LARGE, TOO_LONG, UNNAMED, Array, Columns, bad_file
 
 # A line with its number in the file.
 Line = tuple[int, Any]
@@ -21,6 +22,7 @@ class JsonLinesFile:
 
     typed = False
     has_fields = True
+    kind = "field"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,6 +33,10 @@ class JsonLinesFile:
         self.names = tuple(record) if isinstance(record, dict) else (UNNAMED,)
         if not self.names:
             raise bad_file(f"{path}, line {first[0]}: an object without fields")
+
+    def place(self, number: int) -> str:
+        lines = (line for line, _ in self._lines())
+        return f"line {next(islice(lines, number - 1, None))}"
 
     def suggested(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return self.names, ()
@@ -55,7 +61,11 @@ class JsonLinesFile:
     def _column(self, name: str, lines: Sequence[Line]) -> Array:
         values = [self._value(name, number, record) for number, record in lines]
         column = as_numbers(values)
-        return column if column is not None else self._odd_one(name, lines, values)
+        if column is None:
+            return self._odd_one(name, lines, values)
+        if column.dtype.kind != "b" and not ((column > -EXACT_BELOW) & (column < EXACT_BELOW)).all():
+            self._check_large(name, lines, values)
+        return column
 
     def _value(self, name: str, number: int, record: Any) -> Any:
         if name == UNNAMED:
@@ -68,9 +78,17 @@ class JsonLinesFile:
             raise bad_file(f"{self.path}, line {number}: it has no field {name!r}; the first line has")
         return record[name]
 
+    def _check_large(self, name: str, lines: Sequence[Line], values: Sequence[Any]) -> None:
+        """Whole numbers that no float64 holds are refused, as those of CSV: other values may make it one."""
+        for (line, _), value in zip(lines, values, strict=True):
+            for number in np.array(value, object).ravel():
+                if problem := _problem_of(number):
+                    hint = f"; --without {name!r} leaves the {self.kind} out" if name else ""
+                    raise bad_file(f"{self.path}, line {line}{_field(name)}: {problem}{hint}")
+
     def _odd_one(self, name: str, lines: Sequence[Line], values: Sequence[Any]) -> Array:
         """Say which value is no number, or has another shape than the first."""
-        field = f", field {name!r}" if name else ""
+        field = _field(name)
         for (number, _), value in zip(lines, values, strict=True):
             here = as_numbers([value])
             where = f"{self.path}, line {number}{field}: {str(value)[:100]!r}"
@@ -90,6 +108,17 @@ def as_numbers(values: Sequence[Any]) -> Array | None:
     except (ValueError, OverflowError):
         return None
     return column if column.dtype.kind in "biuf" and column.size else None
+
+
+def _problem_of(number: float) -> str:
+    # JSON has no infinities: each is a number with too large an exponent.
+    if isinstance(number, float):
+        return f"a number {TOO_LARGE}" if math.isinf(number) else ""
+    return "" if int(float(number)) == number else f"{str(number)!r} {TOO_LONG}"
+
+
+def _field(name: str) -> str:
+    return f", field {name!r}" if name else ""
 
 
 def _refuse_constant(name: str) -> None:

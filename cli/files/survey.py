@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from cli.files.record_file import UNNAMED, Array, RecordFile, bad_file
+from headrace.errors import InvalidArgument
+from streams.codecs.fitting import fits
 
 # From here on a float32 does not hold every whole number.
 _FLOAT32_EXACT_BELOW = 2**24
@@ -23,6 +25,7 @@ class Column:
     dtype: the type that holds all of its values.
     low, high: of the finite values.
     whole: no value has a fraction, and all are finite.
+    finite: no value is NaN or an infinity.
     """
 
     name: str
@@ -31,28 +34,25 @@ class Column:
     low: float
     high: float
     whole: bool
+    finite: bool
 
     def fits(self, dtype: np.dtype[Any]) -> bool:
         """Whether the type holds the values; of a float nothing but precision is asked."""
-        if dtype.kind in "fc" or dtype == self.dtype:
-            return True
-        if dtype.kind == "b":
-            return self.whole and self.low >= 0 and self.high <= 1
-        return self.whole and dtype.kind in "iu" and _between(dtype, self.low, self.high)
+        if dtype.kind != "f" and not self.whole:
+            return False
+        return all(fits(np.array(limit), dtype) for limit in (self.low, self.high))
 
     def narrowest(self, *, fraction: type[np.floating[Any]]) -> np.dtype[Any]:
-        """A type for numbers that come as text: int32, int64 or uint64 for whole ones, else `fraction`."""
+        """A type for numbers that come as text: int32, int64 or uint64 for whole ones, else `fraction`, or float64."""
         if self.dtype.kind == "b":
             return self.dtype
-        if not self.whole:
-            return np.dtype(fraction)
-        whole = (np.dtype(one) for one in (np.int32, np.int64, np.uint64))
-        return next((one for one in whole if self.fits(one)), np.dtype(fraction))
+        types = (np.dtype(one) for one in (np.int32, np.int64, np.uint64, fraction))
+        return next((one for one in types if self.fits(one)), np.dtype(np.float64))
 
     def exact_float(self) -> np.dtype[Any]:
-        """float32, unless the column has whole numbers that it would round to others."""
+        """float32, unless the column has whole numbers that it would round to others, or numbers too large for it."""
         exact = not self.whole or max(-self.low, self.high) <= _FLOAT32_EXACT_BELOW
-        return np.dtype(np.float32 if exact else np.float64)
+        return np.dtype(np.float32 if exact and self.fits(np.dtype(np.float32)) else np.float64)
 
 
 @dataclass(frozen=True)
@@ -79,19 +79,35 @@ def survey(file: RecordFile, names: Iterable[str]) -> Survey:
     return Survey({name: columns[0] for name, columns in parts.items()}, count)
 
 
+def first_record(file: RecordFile, name: str, is_wrong: Callable[[Array], bool]) -> tuple[str, Array]:
+    """Where the first record of a column is that is wrong, and its value with a batch of one; there must be one."""
+    number = 0
+    for columns in file.read([name]):
+        for value in columns[name]:
+            number += 1
+            if is_wrong(value[np.newaxis]):
+                of = f", {file.kind} {name!r}" if name else ""
+                return f"{file.path}, {file.place(number)}{of}", value[np.newaxis]
+    raise changed(file.path)
+
+
+def changed(path: Path) -> InvalidArgument:
+    """What was found in a file is not there any more."""
+    return bad_file(f"{path} has changed while it was read; send it again when nobody writes to it")
+
+
 def unchanged(path: Path, values: Array, dtype: np.dtype[Any]) -> Array:
-    """The values in another type. Raises InvalidArgument where whole numbers change: the survey promised none."""
-    cast = values.astype(dtype, copy=False)
-    if dtype.kind in "biu" and cast.dtype != values.dtype and not np.array_equal(cast, values):
-        raise bad_file(f"{path} has changed while it was read; send it again when nobody writes to it")
-    return cast
+    """The values in another type. Raises InvalidArgument where it does not hold them: the survey promised that."""
+    if not fits(values, dtype):
+        raise changed(path)
+    return values.astype(dtype, copy=False)
 
 
 def _column(name: str, values: Array) -> Column:
     finite = values if values.dtype.kind in "biu" else values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
     whole = finite.size == values.size and (values.dtype.kind in "biu" or bool((finite == np.floor(finite)).all()))
-    return Column(name, values.shape[1:], values.dtype, _exact(low), _exact(high), whole)
+    return Column(name, values.shape[1:], values.dtype, _exact(low), _exact(high), whole, finite.size == values.size)
 
 
 def _exact(value: Any) -> float:
@@ -108,9 +124,5 @@ def _joined(path: Path, parts: list[Column]) -> Column:
     return Column(
         first.name, first.shape, np.result_type(first.dtype, last.dtype),
         min(first.low, last.low), max(first.high, last.high), first.whole and last.whole,
+        first.finite and last.finite,
     )  # fmt: skip
-
-
-def _between(dtype: np.dtype[Any], low: float, high: float) -> bool:
-    limits = np.iinfo(dtype)
-    return bool(int(limits.min) <= low and high <= int(limits.max))

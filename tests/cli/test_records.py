@@ -10,6 +10,7 @@ import fastavro
 import numpy as np
 import pytest
 
+from cli.files import Layout
 from cli.records import FileRecords, Wishes, look_at, read_records
 from headrace.errors import InvalidArgument
 
@@ -111,6 +112,19 @@ def test_whole_numbers_that_no_integer_holds_are_floats(tmp_path: Path) -> None:
     assert samples["a"].tolist() == [1e300, 1]
 
 
+def test_numbers_that_float32_would_make_infinite_stay_finite(tmp_path: Path) -> None:
+    path = _csv(tmp_path, "a,b,label\n0.5,2,0.5\n1e300,3,-1e39\n")
+    records = read_records(path, label="label")
+    assert records.samples.tolist() == [[0.5, 2], [1e300, 3]]
+    assert records.labels is not None
+    assert records.labels.tolist() == [0.5, -1e39]
+    with pytest.raises(InvalidArgument, match=r"line 3, column 'a': 1e\+300 does not fit float32"):
+        look_at(path, Wishes(data_type="float32"), Wishes(["label"]))
+    np.savez(tmp_path / "large.npz", x=np.array([[1.0, 2.0], [3.0, 100_000.0]]))
+    with pytest.raises(InvalidArgument, match=r"row 2, array 'x': 100000\.0 does not fit float16"):
+        look_at(tmp_path / "large.npz", Wishes(data_type="float16"), Wishes())
+
+
 def test_a_column_without_a_name_is_called_by_its_place(tmp_path: Path) -> None:
     path = _csv(tmp_path, ",a,class\n0,5,1\n1,6,0\n")
     records = look_at(path, FIELDS, Wishes(["class"]), without=["column_1"])
@@ -142,9 +156,10 @@ def test_type_and_shape_are_options(tmp_path: Path) -> None:
         (
             Wishes(["b"], data_type="uint8"),
             Wishes(),
-            "column 'b': whole numbers from 2 to 300, which uint8 does not hold",
+            "line 5002, column 'b': 300.0 does not fit uint8, which takes whole numbers from 0 to 255",
         ),
-        (Wishes(data_type="int32"), Wishes(), "column 'a': numbers with fractions"),
+        (Wishes(data_type="int32"), Wishes(), "line 5002, column 'a': 0.5 does not fit int32"),
+        (Wishes(["b"], data_type="float16", by_name=True), Wishes(["a"], data_type="int8"), "line 5002, column 'a'"),
         (Wishes(data_type="bytes"), Wishes(), "unknown"),
         (Wishes(), Wishes(["a"], data_type="int32"), "choose another --label-type"),
         (Wishes(reshape="3"), Wishes(), "a sample has 2 numbers, which do not make the shape '3'"),
@@ -170,6 +185,13 @@ def test_types_and_shapes_that_do_not_fit_are_told_before_anything_is_sent(
         ("a,b\n\n1,\n", "", "line 3, column 'b': '' is no number"),
         ("a,b\n" + "1,2\n" * 9000 + "1,red\n", "", "line 9002, column 'b': 'red' is no number"),
         ("a,b\n1,9007199254740993\n", "", "line 2, column 'b': '9007199254740993' has more digits"),
+        ("a,b\n1,2\n\n1,-1e400\n", "", "line 4, column 'b': '-1e400' is too large for 64 bits"),
+        ("a,b\n1,0\n2,nan\n", "b", "line 3, column 'b': nan is no label"),
+        ("a,b\n1,1_000\n", "", "line 2, column 'b': '1_000' is no number"),
+        ("a,b\n1,١٢\n", "", "line 2, column 'b': '١٢' is no number"),
+        ("1,2\n3,4\n", "", "--no-header names the columns c1, c2"),
+        ("a;b\n1;2\n", "", "'a;b'; try --delimiter ';'"),
+        ("a\tb\n1\t2\n", "", "try --delimiter tab"),
         ("a,b\n1,2\n", "c", "no column 'c'; it has: a, b"),
         ("a,a\n1,2\n", "", "several columns 'a'"),
         ("a,b\n", "", "no rows"),
@@ -180,6 +202,23 @@ def test_a_bad_csv_file_is_told_where(tmp_path: Path, text: str, label: str, sai
     with pytest.raises(InvalidArgument) as error:
         read_records(_csv(tmp_path, text), label=label)
     assert said in error.value.message
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_file_without_a_header_has_numbered_columns(tmp_path: Path, delimiter: str) -> None:
+    path = _csv(tmp_path, "1,2,0\n\n3,1e3,1\n".replace(",", delimiter))
+    records = read_records(path, label="c3", layout=Layout(delimiter, header=False))
+    assert records.samples.tolist() == [[1, 2], [3, 1000]]
+    assert records.labels is not None
+    assert records.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("encoding", "said"), [("utf-16", "is UTF-16; save it as UTF-8"), ("latin-1", "Latin-1")])
+def test_a_csv_file_of_another_encoding_is_told(tmp_path: Path, encoding: str, said: str) -> None:
+    for text in ("größe,b\n1,2\n", "a,b\n" + "1,2\n" * 9000 + "1,größe\n"):
+        (tmp_path / "rows.csv").write_bytes(text.encode(encoding))
+        with pytest.raises(InvalidArgument, match=said):
+            read_records(tmp_path / "rows.csv")
 
 
 def test_json_objects_are_columns_and_arrays_are_rows(tmp_path: Path) -> None:
@@ -206,6 +245,11 @@ def test_json_objects_are_columns_and_arrays_are_rows(tmp_path: Path) -> None:
         (['{"a": 1}', '{"a": "red"}'], "line 2, field 'a': 'red' is no number"),
         (['{"a": 1}', '{"a": null}'], "line 2, field 'a': 'None' is no number"),
         (['{"a": [1, 2]}', '{"a": [1]}'], "line 2, field 'a': '[1]' has the shape (1,), where others have (2,)"),
+        (['{"a": 1}', "", '{"a": 1e400}'], "line 3, field 'a': a number is too large for 64 bits"),
+        (['{"a": [1, 2]}', '{"a": [1, -1e400]}'], "line 2, field 'a': a number is too large for 64 bits"),
+        (['{"a": 9007199254740993}', '{"a": 0.5}'], "line 1, field 'a': '9007199254740993' has more digits"),
+        (['{"a": 5}', '{"a": [9007199254740993]}'], "line 2, field 'a'"),
+        (['{"a": 5}', '{"a": 9007199254740993}'], "line 2, field 'a': '9007199254740993' has more digits"),
         (["[" * 100_000], "line 1: no JSON"),
         (["{}"], "line 1: an object without fields"),
         ([""], "no lines"),
@@ -236,6 +280,9 @@ def test_an_avro_file_keeps_its_types(tmp_path: Path) -> None:
         ({"name": "string"}, [("x",)], "field 'name': of the type 'string'"),
         ({"a": ["null", "int"]}, [(1,), (None,)], "record 2, field 'a': it is null"),
         ({"a": ["null", "int"]}, [(None,)], "record 1, field 'a': it is null"),
+        ({"a": ["null", "double"]}, [(1.5,), (None,)], "record 2, field 'a': it is null"),
+        ({"a": ["null", "boolean"]}, [(True,), (None,)], "record 2, field 'a': it is null"),
+        ({"a": {"type": "array", "items": ["null", "float"]}}, [([1.0, None],)], "record 1, field 'a': a number of"),
         ({"a": {"type": "array", "items": "int"}}, [([1, 2],), ([1],)], "record 2, field 'a': an array of another"),
         ({"a": {"type": "int", "logicalType": "date"}}, [(1,)], "field 'a'"),
         ({"a": "int"}, [], "no records"),

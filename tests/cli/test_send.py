@@ -125,6 +125,11 @@ def test_a_dry_run_as_json_has_announcement_and_records(tmp_path: Path, capsys: 
         (["--validation-rate", "1"], 2, "0.999"),
         (["--validation-rate", "0.5", "--test-rate", "0.5"], 1, "leave nothing to train on"),
         (["--partitions", "0"], 2, "partitions"),
+        (["--label", "class", "--samples", "class"], 2, "--label and --samples both name 'class'"),
+        (["--label", "class", "--without", "class"], 2, "--label and --without both name 'class'"),
+        (["--delimiter", "ab"], 2, "separates no numbers"),
+        (["--validation-rate", "0.6", "--test-rate", "0.6", "--dry-run"], 1, "leave nothing to train on"),
+        (["--topic", "no topic", "--dry-run"], 1, "topic"),
     ],
 )
 def test_wrong_options_are_told_in_a_sentence_before_anything_is_sent(

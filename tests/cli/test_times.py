@@ -21,6 +21,12 @@ def test_what_is_no_duration(text: str) -> None:
         parse_span(text)
 
 
+@pytest.mark.parametrize("text", ["99999999999d", "9" * 400 + "s", "700001d"])
+def test_a_duration_has_a_range(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="at most 700000d"):
+        parse_span(text)
+
+
 def test_a_time_has_the_zone_that_it_names_or_that_of_this_place() -> None:
     utc = datetime(2026, 11, 27, 9, 0, tzinfo=UTC)
     assert parse_time("2026-11-27T10:00:00+01:00") == utc

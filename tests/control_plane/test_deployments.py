@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -244,10 +244,33 @@ async def test_trainings_are_listed_newest_first_in_pages(plane: Managed, store:
     assert not (await plane.manager.ListDeployments(finished)).deployments
 
 
-async def test_an_expired_stream_is_refused(tmp_path: Path, store: Store, kafka: KafkaSettings) -> None:
+async def test_a_stream_whose_topic_is_gone_is_refused(tmp_path: Path, store: Store, kafka: KafkaSettings) -> None:
     async with managed(tmp_path, store, kafka=kafka.bootstrap_servers) as plane:
-        # Its topic is gone, or never was.
         stream_id = plane.world.stream("gone")
+        with pytest.raises(NotFound) as refused:
+            await create(plane, new_configuration(store, KERAS), stream_id=stream_id)
+    assert refused.value.reason == error_pb2.REASON_UNKNOWN_TOPIC
+
+
+async def test_a_stream_whose_topic_was_made_anew_is_refused(
+    tmp_path: Path, store: Store, kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    name = topic()
+    async with managed(tmp_path, store, kafka=kafka.bootstrap_servers) as plane:
+        stream_id = plane.world.stream("anew", topic=name, topic_ids={name: "the id before"})
+        with pytest.raises(FailedPrecondition) as refused:
+            await create(plane, new_configuration(store, KERAS), stream_id=stream_id)
+    assert refused.value.reason == error_pb2.REASON_TOPIC_RECREATED
+    assert refused.value.metadata["id"] == str(stream_id)
+
+
+async def test_an_expired_stream_is_refused(
+    tmp_path: Path, store: Store, kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    name = topic()
+    async with managed(tmp_path, store, kafka=kafka.bootstrap_servers) as plane:
+        # A partition that the topic does not have: nothing of the range can be read.
+        stream_id = plane.world.stream("expired", topic=name, partition=7)
         with pytest.raises(FailedPrecondition) as refused:
             await create(plane, new_configuration(store, KERAS), stream_id=stream_id)
     assert refused.value.reason == error_pb2.REASON_DATA_EXPIRED
@@ -362,14 +385,14 @@ async def test_a_result_that_never_had_a_stream_is_not_trained_again(plane: Mana
     assert refused.value.reason == error_pb2.REASON_WRONG_STATE
 
 
-async def test_an_expired_range_is_not_trained_again(tmp_path: Path, store: Store, kafka: KafkaSettings) -> None:
+async def test_a_range_whose_topic_is_gone_is_not_trained_again(
+    tmp_path: Path, store: Store, kafka: KafkaSettings
+) -> None:
     async with managed(tmp_path, store, kafka=kafka.bootstrap_servers) as plane:
         source = await trained(plane, store)
-        with pytest.raises(FailedPrecondition) as refused:
+        with pytest.raises(NotFound) as refused:
             await create_again(plane, source.id)
-    assert refused.value.reason == error_pb2.REASON_DATA_EXPIRED
-    assert refused.value.metadata["resource"] == "result"
-    assert refused.value.metadata["id"] == str(source.id)
+    assert refused.value.reason == error_pb2.REASON_UNKNOWN_TOPIC
 
 
 async def test_training_again_can_be_only_checked(plane: Managed, store: Store) -> None:

@@ -64,7 +64,16 @@ class World:
         stream_id = self.stream(names[0]) if stream else 0
         return list(self.write(lambda: new_training(*names, stream_id=stream_id, start=False)).result_ids)
 
-    def stream(self, key: str, deployment_id: int = 0, *, incremental: bool = False) -> int:
+    def stream(
+        self,
+        key: str,
+        deployment_id: int = 0,
+        *,
+        incremental: bool = False,
+        topic: str = "no-such-topic",
+        partition: int = 0,
+        topic_ids: Mapping[str, str] | None = None,
+    ) -> int:
         """Record an announcement; returns the stream's id."""
         offset = len(self.read(lambda: streams.page(before_id=None, limit=1000)))
         request = stream_catalog_pb2.RecordStreamRequest(
@@ -73,7 +82,8 @@ class World:
             announcement=stream_pb2.StreamAnnouncement(
                 message_id=f"{key} {offset}",
                 deployment_id=deployment_id,
-                ranges=[stream_pb2.OffsetRange(topic="no-such-topic", partition=0, start=0, end=10)],
+                ranges=[stream_pb2.OffsetRange(topic=topic, partition=partition, start=0, end=10)],
+                topic_ids=topic_ids,
                 input_format=stream_pb2.DATA_FORMAT_RAW,
                 incremental=incremental,
             ),
