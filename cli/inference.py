@@ -16,7 +16,7 @@ from cli.home import gateway_url
 from cli.logs import print_logs
 from cli.output import Json, Limit
 from headrace.errors import DeadlineExceeded, FailedPrecondition, from_status
-from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2
+from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2, stream_pb2
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
 
 app = typer.Typer()
@@ -35,6 +35,12 @@ STARTS = {
     "earliest": inference_pb2.START_POSITION_EARLIEST,
     "latest": inference_pb2.START_POSITION_LATEST,
 }
+FORMATS = {
+    "json": stream_pb2.DATA_FORMAT_JSON,
+    "raw": stream_pb2.DATA_FORMAT_RAW,
+    "avro": stream_pb2.DATA_FORMAT_AVRO,
+    "protobuf": stream_pb2.DATA_FORMAT_PROTOBUF,
+}
 ERROR_POLICIES = {
     "dead-letter": inference_pb2.ERROR_POLICY_DEAD_LETTER,
     "skip": inference_pb2.ERROR_POLICY_SKIP,
@@ -51,6 +57,10 @@ def infer(  # noqa: PLR0913 - an option each
     guarantee: Annotated[str, typer.Option("--guarantee", help="exactly-once or at-least-once.")] = "exactly-once",
     start: Annotated[str, typer.Option("--start", help="committed, earliest or latest.")] = "committed",
     on_error: Annotated[str, typer.Option("--on-error", help="dead-letter, skip or stop.")] = "dead-letter",
+    output_format: Annotated[str, typer.Option("--output-format", help="json, raw, avro or protobuf.")] = "json",
+    labels: Annotated[
+        str, typer.Option("--labels", help="Names of the classes, joined by commas: answers tell the best one.")
+    ] = "",
     max_rows: Annotated[int, typer.Option("--max-rows", min=0, help="Rows of a batch. 0: adapts.")] = 0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when all replicas run.")] = True,
     as_json: Json = False,
@@ -66,6 +76,8 @@ def infer(  # noqa: PLR0913 - an option each
         start=_chosen(STARTS, start, "--start"),
         on_error=_chosen(ERROR_POLICIES, on_error, "--on-error"),
         batch=inference_pb2.BatchSettings(max_rows=max_rows),
+        output_format=_chosen(FORMATS, output_format.lower(), "--output-format"),
+        labels=inference_pb2.AnswerLabels(names=labels.split(",")) if labels else None,
     )
     with control_plane() as channel:
         created = create_inference(channel, inference)
@@ -143,6 +155,7 @@ def show(name: Name, as_json: Json = False) -> None:
         "why": output.error_line(found.error),
         "input": found.input_topic,
         "output": found.output_topic,
+        "answers": _answers(found),
         "guarantee": inference_pb2.Guarantee.Name(found.guarantee).removeprefix("GUARANTEE_").lower().replace("_", "-"),
         "created": output.ago(found.create_time),
         "page": f"{gateway_url()}/inferences/{found.id}",
@@ -230,6 +243,12 @@ def _row(found: inference_pb2.Inference) -> tuple[object, ...]:
         found.input_topic, found.output_topic, output.count(sum(each.lag for each in states)),
         output.count(sum(each.rows_per_second for each in states)),
     )  # fmt: skip
+
+
+def _answers(found: inference_pb2.Inference) -> str:
+    """Their format, with what readers need for it."""
+    name = stream_pb2.DataFormat.Name(found.output_format or stream_pb2.DATA_FORMAT_JSON).removeprefix("DATA_FORMAT_")
+    return " ".join([name, *(f"{key}={value}" for key, value in sorted(found.output_config.items()))])
 
 
 def _replica_row(replica: inference_pb2.ReplicaState) -> tuple[object, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from google.protobuf import timestamp_pb2
 
 from headrace.v1 import predictions_pb2
+from streams.outputs import AnswerReader
 
 MODEL_HEADER = "headrace-model"
 SOURCE_HEADER = "headrace-source"
@@ -48,12 +48,14 @@ def refusal_of(record: Record) -> Refused | None:
     return Refused(reason, _header(headers, ERROR_MESSAGE_HEADER)) if reason else None
 
 
-def prediction_of(record: Record) -> predictions_pb2.Prediction | None:
-    """Of an answer `{"values": [...]}`; None of anything else."""
-    numbers = _values(record.value())
-    if numbers is None:
+def prediction_of(record: Record, reader: AnswerReader) -> predictions_pb2.Prediction | None:
+    """Of an answer that `reader` can decode; None of anything else."""
+    try:
+        nested = reader.values(record.value())
+        values, shape = _flat([nested]), _shape(nested)
+        label = reader.label(record.value())
+    except (ValueError, TypeError):
         return None
-    values, shape = numbers
     headers = record.headers()
     time = timestamp_pb2.Timestamp()
     time.FromMilliseconds(max(0, record.timestamp()[1]))
@@ -63,6 +65,8 @@ def prediction_of(record: Record) -> predictions_pb2.Prediction | None:
         source=source_of(_header(headers, SOURCE_HEADER)),
         model=_header(headers, MODEL_HEADER),
         time=time,
+        label=label.name if label else "",
+        score=label.score if label else 0.0,
     )
 
 
@@ -72,15 +76,6 @@ def source_of(text: str) -> predictions_pb2.RecordSource | None:
     if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
         return None
     return predictions_pb2.RecordSource(topic=topic, partition=int(numbers[0]), offset=int(numbers[1]))
-
-
-def _values(value: bytes | None) -> tuple[list[float], list[int]] | None:
-    """The numbers in a row, and the shape they had."""
-    try:
-        nested = json.loads(value or b"")["values"]
-        return _flat([nested]), _shape(nested)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
 
 
 def _flat(nested: Iterable[Any]) -> list[float]:

@@ -11,6 +11,7 @@ from google.protobuf import empty_pb2
 from control_plane import inference_check
 from control_plane.cluster import AsyncCluster
 from control_plane.events import Watchers
+from control_plane.inference_answers import check_same_answers
 from control_plane.inference_check import CHANGEABLE, DEAD_LETTERS
 from control_plane.listing import newest_first
 from control_plane.names import replica_name
@@ -136,7 +137,7 @@ def _wish(inference: Inference) -> Inference:
     wish.CopyFrom(inference)
     for name in (
         *("id", "create_time", "update_time", "state", "error", "replica_states", "etag"),
-        *("model_name", "model_version", "start_offsets"),
+        *("model_name", "model_version", "start_offsets", "output_config"),
     ):
         wish.ClearField(name)
     return wish
@@ -162,7 +163,9 @@ def _choose_source(wish: Inference, changed: set[str]) -> None:
         wish.ClearField("model_id")
         wish.ClearField("alias")
     refuse([*inference_check.bad_source(wish)])
-    wish.result_id = inference_check.find_result(wish).id
+    result = inference_check.find_result(wish)
+    check_same_answers(wish, result)
+    wish.result_id = result.id
 
 
 def _bad_change(wish: Inference) -> list[FieldViolation]:

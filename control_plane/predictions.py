@@ -14,11 +14,12 @@ from control_plane.samples import encode_sample
 from control_plane.store import Store, inferences, results, states
 from control_plane.tails import Answer, Prediction, Tails
 from control_plane.validation import refuse
-from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument, not_yet
-from headrace.v1 import error_pb2, inference_pb2, predictions_pb2, stream_pb2
+from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument
+from headrace.v1 import error_pb2, inference_pb2, predictions_pb2
 from headrace.v1.predictions_pb2_grpc import PredictionsServicer
 from streams.codecs import Codec, codec_for
 from streams.kafka import KafkaSettings
+from streams.outputs import AnswerReader
 
 WATCH_LIMIT_S = 600.0
 INFERENCE_EVERY_S = 1.0
@@ -51,7 +52,7 @@ class Predictions(PredictionsServicer):
 
     async def Predict(self, request: predictions_pb2.PredictRequest, context: Any) -> predictions_pb2.PredictResponse:
         inference = await self._inference(request.inference_id)
-        _check_answers(inference)
+        _check_runs(inference)
         question = encode_sample(await self._codec(inference), request.sample)
         wait_s = _wait_s(request, context.time_remaining())
         request_id = str(uuid.uuid4())
@@ -70,7 +71,8 @@ class Predictions(PredictionsServicer):
         return await self._store.read(lambda: inferences.get(id))
 
     def _tail_of(self, inference: inference_pb2.Inference) -> Any:
-        return self._tails.of(inference.output_topic, inference.input_topic + DEAD_LETTER_SUFFIX)
+        reader = AnswerReader(inference.output_format, dict(inference.output_config))
+        return self._tails.of(inference.output_topic, inference.input_topic + DEAD_LETTER_SUFFIX, reader)
 
     async def _codec(self, inference: inference_pb2.Inference) -> Codec:
         """Of its questions: as it says itself, else as the stream that its result was trained on."""
@@ -98,8 +100,8 @@ async def _within(queue: asyncio.Queue[Prediction], seconds: float) -> AsyncIter
         yield prediction
 
 
-def _check_answers(inference: inference_pb2.Inference) -> None:
-    """Raise unless the inference runs and answers in numbers."""
+def _check_runs(inference: inference_pb2.Inference) -> None:
+    """Raise unless the inference runs."""
     if _has_ended(inference) or inference.state == inference_pb2.INFERENCE_STATE_STOPPING:
         state = states.inference_state_name(inference.state)
         raise FailedPrecondition(
@@ -109,9 +111,6 @@ def _check_answers(inference: inference_pb2.Inference) -> None:
             id=inference.id,
             state=state,
         )
-    formats = (stream_pb2.DATA_FORMAT_UNSPECIFIED, stream_pb2.DATA_FORMAT_JSON)
-    if inference.output_format not in formats:
-        raise not_yet("Predict with an output format other than JSON", "read the output topic")
 
 
 def _wait_s(request: predictions_pb2.PredictRequest, remaining_s: float | None) -> float:

@@ -15,7 +15,7 @@ from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_OK, EXIT_RETRY, run_
 from headrace.settings import load
 from headrace.v1 import inference_pb2
 from headrace.v1.inference_pb2 import Inference
-from inferencer.answers import DEAD_LETTER_SUFFIX
+from inferencer.answers import DEAD_LETTER_SUFFIX, encoder_of
 from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce, is_fenced
 from inferencer.loop import DEFAULT_MAX_ROWS, DEFAULT_MAX_WAIT_S, Loop, Route, Target, is_permanent
 from inferencer.predictor import Predictor, Recipe
@@ -83,7 +83,7 @@ def answer(settings: Settings, served: Served, status: Status, stop: threading.E
         on_output=lambda text: print(text, end="", file=sys.stderr, flush=True),
     )
     with ExitStack() as stack:
-        predictor = stack.enter_context(Predictor(recipe))
+        predictor = stack.enter_context(Predictor(recipe, encoder_of(inference)))
         reader = GroupReader(
             kafka,
             group_id=group_id,

@@ -12,7 +12,7 @@ import numpy as np
 from headrace.errors import HeadraceError
 from headrace.v1 import error_pb2, model_pb2
 from headrace.v1.result_pb2 import Result
-from inferencer.answers import Refusal, encode_answers
+from inferencer.answers import Encode, Refusal, encode_answers
 from sandbox.jobs import RowField
 from sandbox.limits import Limits
 from sandbox.session import FrameworkName, WorkerSession
@@ -57,8 +57,9 @@ class Recipe:
 class Predictor:
     """One batch at a time is with the worker: `ask`, then `answer`. Between the two the caller reads the next one."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, encode: Encode = encode_answers) -> None:
         self._recipe = recipe
+        self._encode = encode
         self._session: WorkerSession | None = None
         self._asked: Columns | None = None
         self._fields: Sequence[RowField] = ()
@@ -99,7 +100,7 @@ class Predictor:
         try:
             if self._send_error is not None:
                 raise self._send_error
-            return encode_answers(self._receive(keep_alive))
+            return self._encode(self._receive(keep_alive))
         except HeadraceError as error:
             log.warning("a batch failed; trying its parts", extra={"cause": str(error)})
             self._replace_after(error)
@@ -131,7 +132,7 @@ class Predictor:
         self._asked_at = time.monotonic()
         try:
             self._worker.send_predict(part, fields=self._fields)
-            return encode_answers(self._receive(keep_alive))
+            return self._encode(self._receive(keep_alive))
         except HeadraceError as error:
             self._replace_after(error)
             if len(next(iter(part.values()))) == 1:
