@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 import grpc
 import typer
+from google.protobuf import json_format
 
 from cli import output
 from cli.connection import control_plane, find_inference, list_all
@@ -16,8 +17,9 @@ from cli.home import gateway_url
 from cli.logs import print_logs
 from cli.output import Json, Limit
 from headrace.errors import DeadlineExceeded, FailedPrecondition, from_status
-from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2, stream_pb2
+from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2, predictions_pb2, stream_pb2
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+from headrace.v1.predictions_pb2_grpc import PredictionsStub
 
 app = typer.Typer()
 Value = TypeVar("Value")
@@ -25,6 +27,7 @@ Value = TypeVar("Value")
 TIMEOUT_S = 60.0
 STOP_DEADLINE_S = 60.0
 POLL_S = 0.2
+SHOWN = 80
 Name = Annotated[str, typer.Argument(metavar="INFERENCE", help="Its name or id.")]
 GUARANTEES = {
     "exactly-once": inference_pb2.GUARANTEE_EXACTLY_ONCE,
@@ -227,6 +230,58 @@ def logs(
     with control_plane() as channel:
         inference_id = find_inference(channel, name).id
     print_logs(deployment_manager_pb2.WatchLogsRequest(inference_id=inference_id, no_follow=not follow_lines), as_json)
+
+
+@app.command("dead-letters")
+def dead_letters(
+    name: Name,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="At most so many.")] = 20,
+    reason: Annotated[str, typer.Option("--reason", help="Only those with this reason, such as DECODE_ERROR.")] = "",
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Send them to the input topic again, each once, however often you ask.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the records without an answer, newest first, or send them again."""
+    with control_plane() as channel:
+        predictions, found = PredictionsStub(channel), find_inference(channel, name)
+        if replay:
+            _replay(
+                predictions, predictions_pb2.ReplayDeadLettersRequest(inference_id=found.id, reason=reason), as_json
+            )
+            return
+        request = predictions_pb2.ListDeadLettersRequest(inference_id=found.id, page_size=count, reason=reason)
+        listed = predictions.ListDeadLetters(request, timeout=TIMEOUT_S)
+    if as_json:
+        output.print_json(listed)
+        return
+    output.print_table(
+        ["question", "when", "reason", "message", "model", "key", "value"],
+        [_letter_row(letter) for letter in listed.dead_letters],
+        empty="Every record was answered.",
+        more=bool(listed.next_page_token),
+    )
+
+
+def _replay(predictions: PredictionsStub, request: predictions_pb2.ReplayDeadLettersRequest, as_json: bool) -> None:
+    total, done = 0, False
+    while not done:
+        answer = predictions.ReplayDeadLetters(request, timeout=TIMEOUT_S)
+        total, done = total + answer.replayed_count, answer.done
+        request.ends.update(answer.ends)
+    if as_json:
+        output.print_json({"replayed": total})
+        return
+    output.console.print(f"{output.count(total)} dead letters were sent to the input topic again.")
+
+
+def _letter_row(letter: predictions_pb2.DeadLetter) -> tuple[object, ...]:
+    place = letter.source
+    shown = json_format.MessageToJson(letter.sample, indent=None) if letter.HasField("sample") else letter.value
+    return (
+        f"{place.topic}/{place.partition}/{place.offset}", output.ago(letter.time), letter.reason, letter.message,
+        letter.model, letter.key[:SHOWN], shown[:SHOWN],
+    )  # fmt: skip
 
 
 def _get(channel: grpc.Channel, inference_id: int) -> inference_pb2.Inference:

@@ -18,6 +18,8 @@ ERROR_MESSAGE_HEADER = "headrace-error-message"
 # On questions of Predict; inferencers copy headers, so the answer has it too.
 REQUEST_HEADER = "headrace-request"
 DEAD_LETTER_SUFFIX = ".dead-letters"
+# What an inferencer adds to a question that becomes a dead letter.
+DEAD_LETTER_HEADERS = frozenset({MODEL_HEADER, SOURCE_HEADER, ERROR_HEADER, ERROR_MESSAGE_HEADER})
 
 
 class Record(Protocol):
@@ -56,18 +58,27 @@ def prediction_of(record: Record, reader: AnswerReader) -> predictions_pb2.Predi
         label = reader.label(record.value())
     except (ValueError, TypeError):
         return None
-    headers = record.headers()
     time = timestamp_pb2.Timestamp()
     time.FromMilliseconds(max(0, record.timestamp()[1]))
     return predictions_pb2.Prediction(
         values=values,
         shape=shape if len(shape) > 1 else (),
-        source=source_of(_header(headers, SOURCE_HEADER)),
-        model=_header(headers, MODEL_HEADER),
+        source=source_of(source_text(record)),
+        model=model_of(record),
         time=time,
         label=label.name if label else "",
         score=label.score if label else 0.0,
     )
+
+
+def source_text(record: Record) -> str:
+    """The place of the question, as an inferencer writes it."""
+    return _header(record.headers(), SOURCE_HEADER)
+
+
+def model_of(record: Record) -> str:
+    """The model and version that answered."""
+    return _header(record.headers(), MODEL_HEADER)
 
 
 def source_of(text: str) -> predictions_pb2.RecordSource | None:
