@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 import grpc
 import typer
-from google.protobuf import json_format
+from google.protobuf import duration_pb2, json_format
 
 from cli import output
 from cli.connection import control_plane, find_inference, list_all
@@ -164,7 +164,20 @@ def show(name: Name, as_json: Json = False) -> None:
         "page": f"{gateway_url()}/inferences/{found.id}",
     })  # fmt: skip
     output.print_table(
-        ["#replica", "state", "partitions", "#lag", "#rows/s", "#answered", "#dead letters", "#restarts", "error"],
+        [
+            "#replica",
+            "state",
+            "partitions",
+            "#lag",
+            "#rows/s",
+            "#p50",
+            "#p99",
+            "#version",
+            "#answered",
+            "#dead letters",
+            "#restarts",
+            "error",
+        ],
         [_replica_row(replica) for replica in found.replica_states],
         empty="No replica has reported yet.",
     )
@@ -310,9 +323,16 @@ def _replica_row(replica: inference_pb2.ReplicaState) -> tuple[object, ...]:
     return (
         replica.slot, output.styled_state(output.inference_state_name(replica.state)),
         ", ".join(map(str, replica.partitions)), output.count(replica.lag), output.count(replica.rows_per_second),
+        _milliseconds(replica.p50_duration), _milliseconds(replica.p99_duration), replica.model_version,
         output.count(replica.answered_count), output.count(replica.dead_letter_count), replica.restart_count,
         output.error_line(replica.error),
     )  # fmt: skip
+
+
+def _milliseconds(duration: duration_pb2.Duration) -> str:
+    """Nothing where nothing was answered lately."""
+    microseconds = duration.ToMicroseconds()
+    return f"{microseconds / 1000:.0f} ms" if microseconds else ""
 
 
 def _chosen(known: Mapping[str, Value], text: str, option: str) -> Value:

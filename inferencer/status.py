@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
 import grpc
 import prometheus_client
@@ -13,6 +14,7 @@ from headrace.v1 import error_pb2, inference_pb2
 from headrace.v1.deployment_manager_pb2 import ReportReplicaRequest
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
 from headrace.v1.inference_pb2 import ReplicaState
+from inferencer.timings import ABORTS, BATCHES, COMMITS, MODEL_VERSION, REBALANCES, AnswerTimes
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ class Status:
     def __init__(self, slot: int, model_version: int) -> None:
         self._lock = threading.Lock()
         self._state = ReplicaState(slot=slot, model_version=model_version, state=inference_pb2.INFERENCE_STATE_STARTING)
+        MODEL_VERSION.set(model_version)
+        self._times = AnswerTimes()
         self._samples: list[tuple[float, int]] = []  # (time, records answered until then)
 
     def answered(self, answers: int, refusals: int) -> None:
@@ -41,10 +45,35 @@ class Status:
             self._state.answered_count += answers
             self._state.dead_letter_count += refusals
 
+    def read(self, records: int) -> None:
+        """A batch was read."""
+        BATCHES.observe(records)
+        with self._lock:
+            self._times.read(records)
+
+    def committed(self, *, but_last: bool) -> None:
+        """The answers to what was read count; but_last: the last batch is still with the model."""
+        COMMITS.inc()
+        with self._lock:
+            self._times.committed(but_last=but_last)
+
+    def aborted(self) -> None:
+        """What is not committed will be read again."""
+        ABORTS.inc()
+        with self._lock:
+            self._times.dropped()
+
+    def rebalanced(self) -> None:
+        """Partitions were taken away."""
+        REBALANCES.inc()
+
     def observe(self, partitions: Collection[int], lag: Mapping[int, int]) -> None:
         """Where the replica stands."""
         for partition, records in lag.items():
             LAG.labels(partition).set(records)
+        for partition in set(self._state.partitions) - set(partitions):
+            with suppress(KeyError):
+                LAG.remove(partition)
         with self._lock:
             self._state.state = inference_pb2.INFERENCE_STATE_RUNNING
             self._state.partitions[:] = sorted(partitions)
@@ -79,6 +108,9 @@ class Status:
             self._state.rows_per_second = (last - first) / seconds if seconds > 0 else 0.0
             copy = ReplicaState()
             copy.CopyFrom(self._state)
+            p50_s, p99_s = self._times.quantiles(0.5, 0.99)
+        copy.p50_duration.FromMicroseconds(round(p50_s * 1e6))
+        copy.p99_duration.FromMicroseconds(round(p99_s * 1e6))
         copy.report_time.GetCurrentTime()
         return copy
 

@@ -12,7 +12,7 @@ from headrace.v1 import error_pb2
 from headrace.v1 import predictions_pb2 as api
 from inferencer.answers import Refusal, dead_letter_headers
 from streams.follow import TopicFollower
-from streams.kafka import KafkaSettings, ensure_topics, headers_of, log_ends
+from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of, log_ends
 from streams.writer import BatchProducer
 from tests.control_plane.conftest import StartPlane
 from tests.control_plane.test_predictions import an_inference
@@ -79,7 +79,7 @@ async def test_dead_letters_go_to_their_partition_of_the_input_once(
         request = api.ReplayDeadLettersRequest(inference_id=inference.id, reason=reason)
         replayed = await plane.predictions.ReplayDeadLetters(request, timeout=60)
         assert (replayed.replayed_count, replayed.done) == (count, True)
-    found = []
+    found: list[Message] = []
     with TopicFollower(kafka, topics[0], {}) as follower:
         while len(found) < 30:
             found += follower.read(10)
