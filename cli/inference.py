@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 import grpc
 import typer
+from google.protobuf import duration_pb2, json_format
 
 from cli import output
 from cli.connection import control_plane, find_inference, list_all
@@ -17,8 +18,9 @@ from cli.logs import print_logs
 from cli.options import MAX_INT32, count_option, id_argument
 from cli.output import Json, Limit
 from headrace.errors import DeadlineExceeded, FailedPrecondition, from_status
-from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2
+from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2, predictions_pb2, stream_pb2
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+from headrace.v1.predictions_pb2_grpc import PredictionsStub
 
 app = typer.Typer()
 Value = TypeVar("Value")
@@ -26,6 +28,7 @@ Value = TypeVar("Value")
 TIMEOUT_S = 60.0
 STOP_DEADLINE_S = 60.0
 POLL_S = 0.2
+SHOWN = 80
 Name = Annotated[str, typer.Argument(metavar="INFERENCE", help="Its name or id.")]
 GUARANTEES = {
     "exactly-once": inference_pb2.GUARANTEE_EXACTLY_ONCE,
@@ -35,6 +38,12 @@ STARTS = {
     "committed": inference_pb2.START_POSITION_COMMITTED,
     "earliest": inference_pb2.START_POSITION_EARLIEST,
     "latest": inference_pb2.START_POSITION_LATEST,
+}
+FORMATS = {
+    "json": stream_pb2.DATA_FORMAT_JSON,
+    "raw": stream_pb2.DATA_FORMAT_RAW,
+    "avro": stream_pb2.DATA_FORMAT_AVRO,
+    "protobuf": stream_pb2.DATA_FORMAT_PROTOBUF,
 }
 ERROR_POLICIES = {
     "dead-letter": inference_pb2.ERROR_POLICY_DEAD_LETTER,
@@ -52,6 +61,10 @@ def infer(  # noqa: PLR0913 - an option each
     guarantee: Annotated[str, typer.Option("--guarantee", help="exactly-once or at-least-once.")] = "exactly-once",
     start: Annotated[str, typer.Option("--start", help="committed, earliest or latest.")] = "committed",
     on_error: Annotated[str, typer.Option("--on-error", help="dead-letter, skip or stop.")] = "dead-letter",
+    output_format: Annotated[str, typer.Option("--output-format", help="json, raw, avro or protobuf.")] = "json",
+    labels: Annotated[
+        str, typer.Option("--labels", help="Names of the classes, joined by commas: answers tell the best one.")
+    ] = "",
     max_rows: Annotated[int, count_option("--max-rows", help="Rows of a batch. 0: adapts.")] = 0,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when all replicas run.")] = True,
     as_json: Json = False,
@@ -67,6 +80,8 @@ def infer(  # noqa: PLR0913 - an option each
         start=_chosen(STARTS, start, "--start"),
         on_error=_chosen(ERROR_POLICIES, on_error, "--on-error"),
         batch=inference_pb2.BatchSettings(max_rows=max_rows),
+        output_format=_chosen(FORMATS, output_format.lower(), "--output-format"),
+        labels=inference_pb2.AnswerLabels(names=labels.split(",")) if labels else None,
     )
     with control_plane() as channel:
         created = create_inference(channel, inference)
@@ -144,6 +159,7 @@ def show(name: Name, as_json: Json = False) -> None:
         "why": output.error_line(found.error),
         "input": found.input_topic,
         "output": found.output_topic,
+        "answers": _answers(found),
         "guarantee": inference_pb2.Guarantee.Name(found.guarantee).removeprefix("GUARANTEE_").lower().replace("_", "-"),
         "created": output.ago(found.create_time),
         "page": f"{gateway_url()}/inferences/{found.id}",
@@ -155,6 +171,9 @@ def show(name: Name, as_json: Json = False) -> None:
             "partitions",
             "#lag",
             "#rows/s",
+            "#p50",
+            "#p99",
+            "#version",
             "#answered since start",
             "#dead letters since start",
             "#restarts",
@@ -236,6 +255,58 @@ def stop_inference(channel: grpc.Channel, inference_id: int, *, wait: bool = Tru
     return stopped
 
 
+@app.command("dead-letters")
+def dead_letters(
+    name: Name,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="At most so many.")] = 20,
+    reason: Annotated[str, typer.Option("--reason", help="Only those with this reason, such as DECODE_ERROR.")] = "",
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Send them to the input topic again, each once, however often you ask.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the records without an answer, newest first, or send them again."""
+    with control_plane() as channel:
+        predictions, found = PredictionsStub(channel), find_inference(channel, name)
+        if replay:
+            _replay(
+                predictions, predictions_pb2.ReplayDeadLettersRequest(inference_id=found.id, reason=reason), as_json
+            )
+            return
+        request = predictions_pb2.ListDeadLettersRequest(inference_id=found.id, page_size=count, reason=reason)
+        listed = predictions.ListDeadLetters(request, timeout=TIMEOUT_S)
+    if as_json:
+        output.print_json(listed)
+        return
+    output.print_table(
+        ["question", "when", "reason", "message", "model", "key", "value"],
+        [_letter_row(letter) for letter in listed.dead_letters],
+        empty="Every record was answered.",
+        more=bool(listed.next_page_token),
+    )
+
+
+def _replay(predictions: PredictionsStub, request: predictions_pb2.ReplayDeadLettersRequest, as_json: bool) -> None:
+    total, done = 0, False
+    while not done:
+        answer = predictions.ReplayDeadLetters(request, timeout=TIMEOUT_S)
+        total, done = total + answer.replayed_count, answer.done
+        request.ends.update(answer.ends)
+    if as_json:
+        output.print_json({"replayed": total})
+        return
+    output.console.print(f"{output.count(total)} dead letters were sent to the input topic again.")
+
+
+def _letter_row(letter: predictions_pb2.DeadLetter) -> tuple[object, ...]:
+    place = letter.source
+    shown = json_format.MessageToJson(letter.sample, indent=None) if letter.HasField("sample") else letter.value
+    return (
+        f"{place.topic}/{place.partition}/{place.offset}", output.ago(letter.time), letter.reason, letter.message,
+        letter.model, letter.key[:SHOWN], shown[:SHOWN],
+    )  # fmt: skip
+
+
 def _get(channel: grpc.Channel, inference_id: int) -> inference_pb2.Inference:
     request = deployment_manager_pb2.GetInferenceRequest(id=inference_id)
     return DeploymentManagerStub(channel).GetInference(request)  # type: ignore[no-any-return]
@@ -252,13 +323,26 @@ def _row(found: inference_pb2.Inference) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def _answers(found: inference_pb2.Inference) -> str:
+    """Their format, with what readers need for it."""
+    name = stream_pb2.DataFormat.Name(found.output_format or stream_pb2.DATA_FORMAT_JSON).removeprefix("DATA_FORMAT_")
+    return " ".join([name, *(f"{key}={value}" for key, value in sorted(found.output_config.items()))])
+
+
 def _replica_row(replica: inference_pb2.ReplicaState) -> tuple[object, ...]:
     return (
         replica.slot, output.styled_state(output.inference_state_name(replica.state)),
         ", ".join(map(str, replica.partitions)), output.count(replica.lag), output.count(replica.rows_per_second),
+        _milliseconds(replica.p50_duration), _milliseconds(replica.p99_duration), replica.model_version,
         output.count(replica.answered_count), output.count(replica.dead_letter_count), replica.restart_count,
         output.error_line(replica.error),
     )  # fmt: skip
+
+
+def _milliseconds(duration: duration_pb2.Duration) -> str:
+    """Nothing where nothing was answered lately."""
+    microseconds = duration.ToMicroseconds()
+    return f"{microseconds / 1000:.0f} ms" if microseconds else ""
 
 
 def _chosen(known: Mapping[str, Value], text: str, option: str) -> Value:

@@ -44,6 +44,7 @@ def predict(
     sink = InferenceSink(
         kafka_address(kafka), found.input_topic, found.output_topic,
         data_format=data_format, input_config=config, answer_timeout_s=timeout_s,
+        output_format=found.output_format or stream_pb2.DATA_FORMAT_JSON, output_config=dict(found.output_config),
     )  # fmt: skip
     with sink, output.errors.status(f"Asking {output.count(len(records))} questions"):
         answers, late = _answers(sink, records)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,9 +10,12 @@ from google.protobuf import timestamp_pb2
 
 from headrace.v1 import predictions_pb2
 from streams.answers import ERROR_HEADER, ERROR_MESSAGE_HEADER, MODEL_HEADER, SOURCE_HEADER
+from streams.outputs import AnswerReader
 
 # On questions of Predict; inferencers copy headers, so the answer has it too.
 REQUEST_HEADER = "headrace-request"
+# What an inferencer adds to a question that becomes a dead letter.
+DEAD_LETTER_HEADERS = frozenset({MODEL_HEADER, SOURCE_HEADER, ERROR_HEADER, ERROR_MESSAGE_HEADER})
 
 
 class Record(Protocol):
@@ -44,22 +46,35 @@ def refusal_of(record: Record) -> Refused | None:
     return Refused(reason, _header(headers, ERROR_MESSAGE_HEADER)) if reason else None
 
 
-def prediction_of(record: Record) -> predictions_pb2.Prediction | None:
-    """Of an answer `{"values": [...]}`; None of anything else."""
-    numbers = _values(record.value())
-    if numbers is None:
+def prediction_of(record: Record, reader: AnswerReader) -> predictions_pb2.Prediction | None:
+    """Of an answer that `reader` can decode; None of anything else."""
+    try:
+        nested = reader.values(record.value())
+        values, shape = _flat([nested]), _shape(nested)
+        label = reader.label(record.value())
+    except (ValueError, TypeError):
         return None
-    values, shape = numbers
-    headers = record.headers()
     time = timestamp_pb2.Timestamp()
     time.FromMilliseconds(max(0, record.timestamp()[1]))
     return predictions_pb2.Prediction(
         values=values,
         shape=shape if len(shape) > 1 else (),
-        source=source_of(_header(headers, SOURCE_HEADER)),
-        model=_header(headers, MODEL_HEADER),
+        source=source_of(source_text(record)),
+        model=model_of(record),
         time=time,
+        label=label.name if label else "",
+        score=label.score if label else 0.0,
     )
+
+
+def source_text(record: Record) -> str:
+    """The place of the question, as an inferencer writes it."""
+    return _header(record.headers(), SOURCE_HEADER)
+
+
+def model_of(record: Record) -> str:
+    """The model and version that answered."""
+    return _header(record.headers(), MODEL_HEADER)
 
 
 def source_of(text: str) -> predictions_pb2.RecordSource | None:
@@ -68,15 +83,6 @@ def source_of(text: str) -> predictions_pb2.RecordSource | None:
     if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
         return None
     return predictions_pb2.RecordSource(topic=topic, partition=int(numbers[0]), offset=int(numbers[1]))
-
-
-def _values(value: bytes | None) -> tuple[list[float], list[int]] | None:
-    """The numbers in a row, and the shape they had."""
-    try:
-        nested = json.loads(value or b"")["values"]
-        return _flat([nested]), _shape(nested)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
 
 
 def _flat(nested: Iterable[Any]) -> list[float]:

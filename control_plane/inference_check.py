@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 
+from control_plane.inference_answers import complete_answers
 from control_plane.store import models, results, states
 from control_plane.training_checks import bad_resources, refuse_later_resources, seconds
 from control_plane.validation import bad_name
@@ -33,8 +34,6 @@ def refuse_later_features(inference: Inference) -> None:
         raise not_yet("an upper topic", "serve the whole model, and leave limit, upper_topic and its cluster empty")
     if inference.input_kafka_cluster or inference.output_kafka_cluster:
         raise not_yet("a Kafka cluster by name", "leave the clusters empty: the platform's own is used")
-    if inference.output_format not in (stream_pb2.DATA_FORMAT_UNSPECIFIED, stream_pb2.DATA_FORMAT_JSON):
-        raise not_yet("an output format other than JSON", "leave output_format out, or set DATA_FORMAT_JSON")
     refuse_later_resources(inference.resources)
 
 
@@ -136,6 +135,7 @@ def complete(inference: Inference, result: result_pb2.Result) -> None:
     if not inference.input_config and inference.input_format == result.stream.input_format:
         inference.input_config.update(result.stream.input_config)
     _check_format(inference)
+    complete_answers(inference, result)
 
 
 def default_name(result: result_pb2.Result, taken: Iterable[str]) -> str:
@@ -179,6 +179,7 @@ def reserved_topics(inference: Inference, control_topic: str) -> Iterable[FieldV
 def _bad_choices(inference: Inference) -> Iterable[FieldViolation]:
     choices = {
         "input_format": stream_pb2.DataFormat,
+        "output_format": stream_pb2.DataFormat,
         "guarantee": inference_pb2.Guarantee,
         "start": inference_pb2.StartPosition,
         "on_error": inference_pb2.ErrorPolicy,

@@ -11,6 +11,7 @@ from google.protobuf import empty_pb2
 from control_plane import inference_check
 from control_plane.cluster import AsyncCluster
 from control_plane.events import Watchers
+from control_plane.inference_answers import check_same_answers
 from control_plane.inference_check import CHANGEABLE
 from control_plane.listing import newest_first
 from control_plane.names import replicas_owner
@@ -144,7 +145,7 @@ def _wish(inference: Inference) -> Inference:
     wish.CopyFrom(inference)
     for name in (
         *("id", "create_time", "update_time", "state", "error", "replica_states", "etag"),
-        *("model_name", "model_version", "start_offsets", "answering_result_id"),
+        *("model_name", "model_version", "start_offsets", "answering_result_id", "output_config"),
     ):
         wish.ClearField(name)
     return wish
@@ -182,6 +183,7 @@ def _choose_source(wish: Inference, changed: set[str], served_id: int) -> None:
     refuse([*inference_check.bad_source(wish)])
     found = inference_check.find_result(wish)
     inference_check.refuse_other_rows(wish, served_id, found)
+    check_same_answers(wish, found)
     wish.result_id = found.id
 
 

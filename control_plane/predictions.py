@@ -9,22 +9,27 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from control_plane.answers import REQUEST_HEADER, Refused
+from control_plane.dead_letters import DeadLetters
 from control_plane.posting import Place, post
 from control_plane.samples import encode_sample
 from control_plane.store import Store, inferences, results, states
 from control_plane.tails import Answer, Prediction, Tails
 from control_plane.validation import refuse
-from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument, not_yet
-from headrace.v1 import error_pb2, inference_pb2, predictions_pb2, stream_pb2
+from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation, InvalidArgument
+from headrace.pages import decode_token, encode_token, page_size
+from headrace.v1 import error_pb2, inference_pb2, predictions_pb2
 from headrace.v1.predictions_pb2_grpc import PredictionsServicer
 from streams.answers import dead_letter_topic
 from streams.codecs import Codec, codec_for
 from streams.kafka import KafkaSettings
+from streams.outputs import AnswerReader
 
 WATCH_LIMIT_S = 600.0
 INFERENCE_EVERY_S = 1.0
 ANSWER_WAIT_S = 10.0
 ANSWER_WAIT_LIMIT_S = 60.0
+# A call of ReplayDeadLetters begins no further transaction after that; the caller goes on with another call.
+REPLAY_S = 5.0
 # So much of the caller's time is kept for telling him that it is over.
 DEADLINE_RESERVE_S = 0.2
 
@@ -52,7 +57,7 @@ class Predictions(PredictionsServicer):
 
     async def Predict(self, request: predictions_pb2.PredictRequest, context: Any) -> predictions_pb2.PredictResponse:
         inference = await self._inference(request.inference_id)
-        _check_answers(inference)
+        _check_runs(inference)
         question = encode_sample(await self._codec(inference), request.sample)
         wait_s = _wait_s(request, context.time_remaining())
         request_id = str(uuid.uuid4())
@@ -67,11 +72,33 @@ class Predictions(PredictionsServicer):
                     raise _no_answer(inference, place, wait_s) from None
         return predictions_pb2.PredictResponse(prediction=prediction)
 
+    async def ListDeadLetters(
+        self, request: predictions_pb2.ListDeadLettersRequest, context: Any
+    ) -> predictions_pb2.ListDeadLettersResponse:
+        inference = await self._inference(request.inference_id)
+        count, before = page_size(request.page_size), decode_token(request, request.page_token)
+        ends = None if before is None else {int(number): offset for number, offset in before.items()}
+        codec = await self._codec(inference)
+        letters = DeadLetters(self._kafka, inference.input_topic)
+        page = await asyncio.to_thread(letters.page, codec, count, ends, request.reason)
+        token = "" if page.ends is None else encode_token(request, page.ends)
+        return predictions_pb2.ListDeadLettersResponse(dead_letters=page.letters, next_page_token=token)
+
+    async def ReplayDeadLetters(
+        self, request: predictions_pb2.ReplayDeadLettersRequest, context: Any
+    ) -> predictions_pb2.ReplayDeadLettersResponse:
+        inference = await self._inference(request.inference_id)
+        letters = DeadLetters(self._kafka, inference.input_topic)
+        ends = dict(request.ends) or await asyncio.to_thread(letters.ends)
+        replayed = await asyncio.to_thread(letters.replay, ends, request.reason, REPLAY_S)
+        return predictions_pb2.ReplayDeadLettersResponse(replayed_count=replayed.count, done=replayed.done, ends=ends)
+
     async def _inference(self, id: int) -> inference_pb2.Inference:
         return await self._store.read(lambda: inferences.get(id))
 
     def _tail_of(self, inference: inference_pb2.Inference) -> Any:
-        return self._tails.of(inference.output_topic, dead_letter_topic(inference.input_topic))
+        reader = AnswerReader(inference.output_format, dict(inference.output_config))
+        return self._tails.of(inference.output_topic, dead_letter_topic(inference.input_topic), reader)
 
     async def _codec(self, inference: inference_pb2.Inference) -> Codec:
         """Of its questions: as it says itself, else as the stream that its result was trained on."""
@@ -99,8 +126,8 @@ async def _within(queue: asyncio.Queue[Prediction], seconds: float) -> AsyncIter
         yield prediction
 
 
-def _check_answers(inference: inference_pb2.Inference) -> None:
-    """Raise unless the inference runs and answers in numbers."""
+def _check_runs(inference: inference_pb2.Inference) -> None:
+    """Raise unless the inference runs."""
     if _has_ended(inference) or inference.state == inference_pb2.INFERENCE_STATE_STOPPING:
         state = states.inference_state_name(inference.state)
         raise FailedPrecondition(
@@ -110,9 +137,6 @@ def _check_answers(inference: inference_pb2.Inference) -> None:
             id=inference.id,
             state=state,
         )
-    formats = (stream_pb2.DATA_FORMAT_UNSPECIFIED, stream_pb2.DATA_FORMAT_JSON)
-    if inference.output_format not in formats:
-        raise not_yet("Predict with an output format other than JSON", "read the output topic")
 
 
 def _wait_s(request: predictions_pb2.PredictRequest, remaining_s: float | None) -> float:

@@ -14,6 +14,7 @@ from headrace.errors import HeadraceError, NotFound, Unavailable
 from headrace.v1 import predictions_pb2
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message, log_ends
+from streams.outputs import AnswerReader
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,9 @@ Answer = Prediction | Refused
 class Tail:
     """The answers that come to an output topic from now on. Made and stopped by `Tails`."""
 
-    def __init__(self, kafka: KafkaSettings, output_topic: str, dead_letter_topic: str) -> None:
+    def __init__(self, kafka: KafkaSettings, output_topic: str, dead_letter_topic: str, reader: AnswerReader) -> None:
         self.users = 0
+        self._reader = reader
         self._kafka = kafka
         self._output_topic = output_topic
         self._dead_letter_topic = dead_letter_topic
@@ -102,14 +104,14 @@ class Tail:
             return
         if self._asked:
             self._answer([*records, *refused])
-        sampled = [prediction_of(record) for record in self._samples.of(records)]
+        sampled = [prediction_of(record, self._reader) for record in self._samples.of(records)]
         if found := [one for one in sampled if one is not None]:
             self._on_loop(self._tell_watching, found)
 
     def _answer(self, records: Sequence[Message]) -> None:
         for record in records:
             if (request_id := request_of(record)) in self._asked:
-                answer = refusal_of(record) or prediction_of(record)
+                answer = refusal_of(record) or prediction_of(record, self._reader)
                 if answer is not None:
                     self._on_loop(self._tell_asked, request_id, answer)
 
@@ -147,17 +149,17 @@ class Tail:
 
 
 class Tails:
-    """The tails that somebody uses, by output topic."""
+    """The tails that somebody uses, by output topic and by how its answers are encoded."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
         self._kafka = kafka
-        self._tails: dict[tuple[str, str], Tail] = {}
+        self._tails: dict[tuple[object, ...], Tail] = {}
 
     @asynccontextmanager
-    async def of(self, output_topic: str, dead_letter_topic: str) -> AsyncIterator[Tail]:
+    async def of(self, output_topic: str, dead_letter_topic: str, reader: AnswerReader) -> AsyncIterator[Tail]:
         """The tail of a topic, started; it stops when its last user leaves."""
-        key = (output_topic, dead_letter_topic)
-        tail = self._tails.get(key) or Tail(self._kafka, *key)
+        key = (output_topic, dead_letter_topic, reader.data_format, *sorted(reader.config.items()))
+        tail = self._tails.get(key) or Tail(self._kafka, output_topic, dead_letter_topic, reader)
         self._tails[key] = tail
         tail.users += 1
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from headrace import logs
 from headrace.errors import HeadraceError
 from headrace.v1.inference_pb2 import Inference
+from inferencer.answers import encoder_of
 from inferencer.loop import Model
 from inferencer.predictor import Predictor, Recipe
 from inferencer.served import fetch_served
@@ -24,12 +25,13 @@ class ModelLoader:
 
     def __init__(self, channel: grpc.Channel, inference: Inference, folder: Path, workers: Workers) -> None:
         self._channel, self._inference, self._folder, self._workers = channel, inference, folder, workers
+        self._encode = encoder_of(inference)
         self._predictors: dict[int, Predictor] = {}  # by the id of the model that it answers for
 
     def load(self, result_id: int, stop: threading.Event, *, strict: bool) -> Model:
         """See Loader."""
         served = fetch_served(self._channel, result_id, self._folder, stop)
-        predictor = Predictor(Recipe(served.result, served.weights), self._workers)
+        predictor = Predictor(Recipe(served.result, served.weights), self._workers, self._encode)
         predictor.start()
         try:
             self._warm(predictor, strict)

@@ -32,6 +32,7 @@ from inferencer.delivery import Delivery, OutcomeLostError
 from inferencer.pace import CommitPace
 from inferencer.predictor import Answers, Columns
 from inferencer.status import Status
+from inferencer.timings import phase
 from streams.codecs import Codec, Field
 from streams.group import GroupReader
 from streams.kafka import Message, headers_of
@@ -174,12 +175,14 @@ class Loop:
 
     def before_revoke(self, partitions: Sequence[int]) -> None:
         """Called by the reader while the partitions are still ours: commit what is answered, forget the rest."""
+        self._status.rebalanced()
         if self._in_flight:
             self._in_flight.revoked.update(partitions)
         self._commit()
 
     def after_loss(self, partitions: Sequence[int]) -> None:
         """Called by the reader when the partitions are somebody else's already."""
+        self._status.rebalanced()
         self._start_over_wanted = True
 
     def _replace_model(self) -> None:
@@ -199,7 +202,9 @@ class Loop:
         return min(self._route.max_wait_s, self._pace.remaining_s(behind=self._behind))
 
     def _ask(self, questions: Sequence[Message]) -> None:
-        decoded = self._codec.decode_samples([question.value() for question in questions])
+        self._status.read(len(questions))
+        with phase("decode"):
+            decoded = self._codec.decode_samples([question.value() for question in questions])
         refusals = {bad.index: Refusal(error_pb2.REASON_DECODE_ERROR, bad.reason) for bad in decoded.bad}
         self._in_flight = Batch(questions, refusals, decoded.good)
         if len(decoded.good):
@@ -212,13 +217,16 @@ class Loop:
             return
         answers: dict[int, bytes | Refusal] = dict(batch.refusals)
         if len(batch.asked):
-            answers.update(zip(batch.asked.tolist(), self._model.predictor.answer(self._reader_alive), strict=True))
+            with phase("predict"):
+                answered = self._model.predictor.answer(self._reader_alive)
+            answers.update(zip(batch.asked.tolist(), answered, strict=True))
         self._in_flight = None
         if batch.discarded or self._start_over_wanted:
             return
         fail_at("after_predict")
         self._check(batch, answers)
-        self._produce(batch, answers)
+        with phase("produce"):
+            self._produce(batch, answers)
         fail_at("after_produce")
 
     def _reader_alive(self) -> None:
@@ -277,12 +285,14 @@ class Loop:
         started = time.monotonic()
         try:
             fail_at("before_commit")
-            self._delivery.commit(self._positions, self._reader.metadata)
+            with phase("commit"):
+                self._delivery.commit(self._positions, self._reader.metadata)
         except OutcomeLostError as error:
             self._lose(error)
             return
         fail_at("after_commit")
-        self._status.committed(self._counts.answers, self._counts.refusals)
+        is_asked = self._in_flight is not None
+        self._status.committed(self._counts.answers, self._counts.refusals, but_last=is_asked)
         self._positions, self._counts = {}, Counts()
         self._pace.committed(time.monotonic() - started)
 
@@ -297,6 +307,7 @@ class Loop:
             self._in_flight.discarded = True
             self._settle()
         self._positions, self._counts = {}, Counts()
+        self._status.aborted()
         self._pace.aborted()
         try:
             self._delivery.recover()

@@ -12,7 +12,7 @@ import numpy as np
 from headrace.errors import HeadraceError
 from headrace.v1 import error_pb2, model_pb2
 from headrace.v1.result_pb2 import Result
-from inferencer.answers import Refusal, encode_answers
+from inferencer.answers import Encode, Refusal, encode_answers
 from inferencer.workers import Workers
 from sandbox.jobs import RowField
 from sandbox.session import FrameworkName, WorkerSession
@@ -63,11 +63,19 @@ class Recipe:
 class Predictor:
     """One batch at a time is with the worker: `ask`, then `answer`. Between the two the caller reads the next one.
 
+    encode: the values of the records of its answers.
     batch_timeout_s: a batch that takes longer hangs.
     """
 
-    def __init__(self, recipe: Recipe, workers: Workers, *, batch_timeout_s: float = BATCH_TIMEOUT_S) -> None:
-        self._recipe, self._workers = recipe, workers
+    def __init__(
+        self,
+        recipe: Recipe,
+        workers: Workers,
+        encode: Encode = encode_answers,
+        *,
+        batch_timeout_s: float = BATCH_TIMEOUT_S,
+    ) -> None:
+        self._recipe, self._workers, self._encode = recipe, workers, encode
         self._batch_timeout_s = batch_timeout_s
         self._session: WorkerSession | None = None
         self._asked: Columns | None = None
@@ -97,10 +105,11 @@ class Predictor:
     def warm(self, columns: Columns, fields: Sequence[RowField] = ()) -> None:
         """Has the model answer such rows once, whatever it says: what a first call costs is paid here.
 
-        Raises SCHEMA_MISMATCH where they are not what it takes, CODE_ERROR, WORKER_CRASHED, ….
+        Raises SCHEMA_MISMATCH where they are not what it takes or its answer cannot be encoded, CODE_ERROR,
+        WORKER_CRASHED, ….
         """
         fields = fields if self._takes_fields else ()
-        self._worker.predict(columns, fields=fields, timeout_s=self._batch_timeout_s)
+        self._encode(self._worker.predict(columns, fields=fields, timeout_s=self._batch_timeout_s))
 
     def ask(self, columns: Columns, fields: Sequence[RowField] = ()) -> None:
         """Sends rows, name to array of shape (rows, …), without waiting for their answers.
@@ -128,7 +137,7 @@ class Predictor:
         try:
             if self._send_error is not None:
                 raise self._send_error
-            return encode_answers(self._receive(keep_alive, self._batch_timeout_s))
+            return self._encode(self._receive(keep_alive, self._batch_timeout_s))
         except HeadraceError as error:
             log.warning("a batch failed; trying its parts", extra={"cause": str(error)})
             self._replace_after(error, keep_alive)
@@ -171,7 +180,7 @@ class Predictor:
         self._asked_at = time.monotonic()
         try:
             self._worker.send_predict(part, fields=self._fields)
-            return encode_answers(self._receive(keep_alive, timeout_s))
+            return self._encode(self._receive(keep_alive, timeout_s))
         except HeadraceError as error:
             self._replace_after(error, keep_alive)
             if len(next(iter(part.values()))) == 1:

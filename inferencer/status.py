@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
 import grpc
 import prometheus_client
@@ -13,6 +14,7 @@ from headrace.v1 import error_pb2, inference_pb2
 from headrace.v1.deployment_manager_pb2 import ReportReplicaRequest
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
 from headrace.v1.inference_pb2 import Inference, ReplicaState
+from inferencer.timings import ABORTS, BATCHES, COMMITS, MODEL_VERSION, REBALANCES, AnswerTimes
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,6 @@ TURNING = (inference_pb2.INFERENCE_STATE_RUNNING, inference_pb2.INFERENCE_STATE_
 
 ANSWERED = prometheus_client.Counter("headrace_inference_answered_total", "Records answered")
 REFUSED = prometheus_client.Counter("headrace_inference_refused_total", "Records without an answer")
-MODEL_VERSION = prometheus_client.Gauge("headrace_inference_model_version", "The version that answers")
 LAG = prometheus_client.Gauge("headrace_inference_lag", "Records waiting", ["partition"])
 
 
@@ -35,6 +36,7 @@ class Status:
     def __init__(self, slot: int) -> None:
         self._lock = threading.Lock()
         self._state = ReplicaState(slot=slot, state=inference_pb2.INFERENCE_STATE_STARTING)
+        self._times = AnswerTimes()
         self._samples: list[tuple[float, int]] = []  # (time, records answered until then)
         self._model_error: HeadraceError | None = None
         self._lost_error: HeadraceError | None = None
@@ -51,14 +53,16 @@ class Status:
         with self._lock:
             self._model_error = error
 
-    def committed(self, answers: int, refusals: int) -> None:
-        """Counts records whose outcome stands."""
+    def committed(self, answers: int, refusals: int, *, but_last: bool) -> None:
+        """Counts records whose outcome stands; but_last: the last batch that was read is still with the model."""
+        COMMITS.inc()
         ANSWERED.inc(answers)
         REFUSED.inc(refusals)
         with self._lock:
             self._lost_error, self._lost_count = None, 0
             self._state.answered_count += answers
             self._state.dead_letter_count += refusals
+            self._times.committed(but_last=but_last)
 
     def lost(self, error: HeadraceError) -> None:
         """Nothing could be committed, once more: a rebalance does that once, trouble again and again."""
@@ -66,10 +70,29 @@ class Status:
             self._lost_error = error
             self._lost_count += 1
 
+    def read(self, records: int) -> None:
+        """A batch was read."""
+        BATCHES.observe(records)
+        with self._lock:
+            self._times.read(records)
+
+    def aborted(self) -> None:
+        """What is not committed will be read again."""
+        ABORTS.inc()
+        with self._lock:
+            self._times.dropped()
+
+    def rebalanced(self) -> None:
+        """Partitions were taken away."""
+        REBALANCES.inc()
+
     def observe(self, partitions: Collection[int], lag: Mapping[int, int]) -> None:
         """Where the replica stands."""
         for partition, records in lag.items():
             LAG.labels(partition).set(records)
+        for partition in set(self._state.partitions) - set(partitions):
+            with suppress(KeyError):
+                LAG.remove(partition)
         with self._lock:
             self._state.state = self._running_state()
             self._state.partitions[:] = sorted(partitions)
@@ -107,6 +130,9 @@ class Status:
             copy = ReplicaState()
             copy.CopyFrom(self._state)
             self._tell_trouble(copy)
+            p50_s, p99_s = self._times.quantiles(0.5, 0.99)
+        copy.p50_duration.FromMicroseconds(round(p50_s * 1e6))
+        copy.p99_duration.FromMicroseconds(round(p99_s * 1e6))
         copy.report_time.GetCurrentTime()
         return copy
 

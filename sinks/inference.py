@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -15,13 +14,14 @@ from typing import Any
 
 from headrace.errors import DeadlineExceeded, NotFound
 from headrace.v1 import error_pb2
-from sinks.formats import encoder_for
+from sinks.formats import encoder_for, format_of
 from sinks.rows import count, cut, mismatch, row_of, rows_of
 from streams.answers import ERROR_HEADER, ERROR_MESSAGE_HEADER, MODEL_HEADER, SOURCE_HEADER, dead_letter_topic
 from streams.codecs import Rows
 from streams.delivery import DELIVERY_TIMEOUT_S, FLUSH_GRACE_S, Tally, enqueue, flush, message_limit, not_delivered
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message, headers_of, kafka_errors, log_ends, partitions_of
+from streams.outputs import AnswerReader
 
 ANSWER_TIMEOUT_S = 60.0
 MAX_IN_FLIGHT = 1000
@@ -45,6 +45,7 @@ class Answer:
     model: which model and version has answered.
     reason, message: of a dead letter, a stable name and a sentence; else empty.
     repeated: this question had an answer on this topic before: then somebody answers twice.
+    reader: decodes the value.
     """
 
     key: Hashable
@@ -54,6 +55,7 @@ class Answer:
     reason: str = ""
     message: str = ""
     repeated: bool = False
+    reader: AnswerReader = field(default_factory=AnswerReader, repr=False)
 
     @property
     def is_dead_letter(self) -> bool:
@@ -61,8 +63,19 @@ class Answer:
 
     @property
     def values(self) -> Any:
-        """The `values` of an answer in JSON: a list of numbers, nested as the model's output is."""
-        return json.loads(self.value)["values"]
+        """The model's last output: a list of numbers, nested as the output is."""
+        return self.reader.values(self.value)
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """Every output by name; `values` where there is one only."""
+        return self.reader.outputs(self.value)
+
+    @property
+    def label(self) -> str:
+        """The best class, where the inference labels its answers."""
+        label = self.reader.label(self.value)
+        return label.name if label is not None else ""
 
 
 class InferenceSink:
@@ -83,6 +96,8 @@ class InferenceSink:
     output_topic: one topic, or several: then every question is awaited on each of them.
     data_format, input_config: of the samples, as the inference's `input_format` and `input_config`; RAW as the first
         sample has it unless given.
+    output_format, output_config: of the answers, as the inference's `output_format` and `output_config`; JSON unless
+        given.
     dead_letters: the topic of the questions that became dead letters; `INPUT.dead-letters` unless given, if there is
         such a topic; empty for none.
     answer_timeout_s: how long to wait when no answer comes at all.
@@ -97,6 +112,8 @@ class InferenceSink:
         *,
         data_format: str | int = "RAW",
         input_config: Mapping[str, str] | None = None,
+        output_format: str | int = "JSON",
+        output_config: Mapping[str, str] | None = None,
         dead_letters: str | None = None,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         max_in_flight: int = MAX_IN_FLIGHT,
@@ -105,6 +122,7 @@ class InferenceSink:
         self._kafka = KafkaSettings(bootstrap_servers, options or {})
         self._input_topic = input_topic
         self._output_topics = [output_topic] if isinstance(output_topic, str) else list(output_topic)
+        self._reader = AnswerReader(format_of(output_format), dict(output_config or {}))
         self._encoder = encoder_for(data_format, input_config)
         self._dead_letters = dead_letter_topic(input_topic) if dead_letters is None else dead_letters
         self._dead_letters_may_miss = dead_letters is None
@@ -112,7 +130,7 @@ class InferenceSink:
         self._max_in_flight = max_in_flight
         self._open = ExitStack()
         self._readers: list[TopicFollower] = []
-        self._questions = _Questions(self._output_topics)
+        self._questions = _Questions(self._output_topics, self._reader)
         self._clock = _Clock()
 
     def __enter__(self) -> InferenceSink:
@@ -161,7 +179,7 @@ class InferenceSink:
         return self._ask(_Each(samples, keys).take, 0.0)
 
     def _ask(self, take: Callable[[int], Iterable[_Part]], settle_s: float) -> Iterator[Answer]:
-        self._questions, self._clock = _Questions(self._output_topics), _Clock()
+        self._questions, self._clock = _Questions(self._output_topics, self._reader), _Clock()
         left, last_news = True, time.monotonic()
         while left or self._questions.waiting:
             if left and self._questions.waiting <= self._max_in_flight // 2:
@@ -244,8 +262,9 @@ class _Question:
 class _Questions:
     """The questions that wait, and the last of those that do not, by their place in the log."""
 
-    def __init__(self, topics: Sequence[str]) -> None:
+    def __init__(self, topics: Sequence[str], reader: AnswerReader) -> None:
         self._topics = topics
+        self._reader = reader
         self._waiting: dict[str, _Question] = {}
         self._done: OrderedDict[str, _Question] = OrderedDict()
 
@@ -273,7 +292,7 @@ class _Questions:
         if not question.awaited:
             self._finish(place)
         model, why = _text(headers.get(MODEL_HEADER)), _text(headers.get(ERROR_MESSAGE_HEADER))
-        return Answer(question.key, topic, message.value() or b"", model, reason, why, repeated)
+        return Answer(question.key, topic, message.value() or b"", model, reason, why, repeated, self._reader)
 
     def _finish(self, place: str) -> None:
         if place in self._waiting:

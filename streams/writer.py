@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from headrace.errors import Aborted, DeadlineExceeded, HeadraceError, Unavailable
 from headrace.v1 import error_pb2
@@ -192,6 +192,13 @@ class TransactionalWriter:
         offsets = [TopicPartition(topic, number, offset) for number, offset in positions.items()]
         if offsets:
             self._call("send_offsets_to_transaction", offsets, metadata.raw)
+
+    def send_own_offsets(self, offsets: Sequence[TopicPartition], consumer: Consumer) -> None:
+        """Add next offsets, with their metadata, for a group without members: the consumer's, which assigns by hand.
+
+        Nothing but the transactional id fences them: read what is committed after `recover`.
+        """
+        self._call("send_offsets_to_transaction", list(offsets), consumer.consumer_group_metadata())
 
     def commit(self) -> None:
         """Make the records and offsets of the transaction visible, together."""

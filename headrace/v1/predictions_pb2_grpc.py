@@ -45,6 +45,16 @@ class PredictionsStub:
                 request_serializer=headrace_dot_v1_dot_predictions__pb2.PredictRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_predictions__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/headrace.v1.Predictions/ListDeadLetters',
+                request_serializer=headrace_dot_v1_dot_predictions__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_predictions__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.ReplayDeadLetters = channel.unary_unary(
+                '/headrace.v1.Predictions/ReplayDeadLetters',
+                request_serializer=headrace_dot_v1_dot_predictions__pb2.ReplayDeadLettersRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_predictions__pb2.ReplayDeadLettersResponse.FromString,
+                _registered_method=True)
 
 
 class PredictionsServicer:
@@ -65,6 +75,22 @@ class PredictionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeadLetters(self, request, context):
+        """The records without an answer, newest first, decoded as far as possible. Inferences that read the same input topic
+        share their dead letters.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadLetters(self, request, context):
+        """Sends dead letters to the input topic again, each once for all calls together: what was replayed is kept in Kafka,
+        in the transaction that replays it. Repeat the call with the answer's `ends` until `done`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictionsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +103,16 @@ def add_PredictionsServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=headrace_dot_v1_dot_predictions__pb2.PredictRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_predictions__pb2.PredictResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=headrace_dot_v1_dot_predictions__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_predictions__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'ReplayDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetters,
+                    request_deserializer=headrace_dot_v1_dot_predictions__pb2.ReplayDeadLettersRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_predictions__pb2.ReplayDeadLettersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +170,60 @@ class Predictions:
             '/headrace.v1.Predictions/Predict',
             headrace_dot_v1_dot_predictions__pb2.PredictRequest.SerializeToString,
             headrace_dot_v1_dot_predictions__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Predictions/ListDeadLetters',
+            headrace_dot_v1_dot_predictions__pb2.ListDeadLettersRequest.SerializeToString,
+            headrace_dot_v1_dot_predictions__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.Predictions/ReplayDeadLetters',
+            headrace_dot_v1_dot_predictions__pb2.ReplayDeadLettersRequest.SerializeToString,
+            headrace_dot_v1_dot_predictions__pb2.ReplayDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,11 +49,14 @@ class Plane:
         return await self.store.write(lambda: new_training(*names, stream_id=stream_id, start=start))
 
 
-def new_training(*names: str, stream_id: int = 0, start: bool = True) -> deployment_pb2.Deployment:
+def new_training(
+    *names: str, stream_id: int = 0, start: bool = True, signature: model_pb2.Signature | None = None
+) -> deployment_pb2.Deployment:
     """The same as a query, for tests of the store."""
+    framework = model_pb2.FRAMEWORK_TENSORFLOW
     model_ids = [
         models.create(
-            model_pb2.Model(name=name, framework=model_pb2.FRAMEWORK_TENSORFLOW, code="model = 1", code_sha256=name)
+            model_pb2.Model(name=name, framework=framework, code="model = 1", code_sha256=name, signature=signature)
         ).id
         for name in names
     ]

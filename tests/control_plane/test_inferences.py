@@ -205,10 +205,9 @@ async def test_records_that_cannot_be_decoded_are_refused_at_once(offline: Manag
         {"upper_topic": "up"},
         {"input_kafka_cluster": "other"},
         {"output_kafka_cluster": "other"},
-        {"output_format": stream_pb2.DATA_FORMAT_AVRO},
         {"resources": Resources(gpu_count=1)},
     ],
-    ids=["limit", "upper", "input-cluster", "output-cluster", "format", "gpus"],
+    ids=["limit", "upper", "input-cluster", "output-cluster", "gpus"],
 )
 async def test_what_comes_later_says_so(offline: Managed, fields: dict[str, Any]) -> None:
     with pytest.raises(Unimplemented) as refused:

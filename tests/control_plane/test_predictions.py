@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,8 +24,11 @@ from headrace.errors import (
 from headrace.v1 import deployment_pb2, inference_pb2, stream_pb2
 from headrace.v1 import predictions_pb2 as api
 from headrace.v1.result_collector_pb2 import Outcome, ReportRequest
+from inferencer.answers import Encode, encode_answers, encoder_of
+from streams.codecs import Codec, codec_for, codec_of
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
+from streams.outputs import AnswerReader, output_config
 from streams.writer import BatchProducer, StreamProducer
 from tests.control_plane.conftest import Plane, StartPlane
 
@@ -36,7 +38,17 @@ CONFIG = {"data_type": "float32", "data_reshape": "2 2"}
 class Summing:
     """Answers each sample of four numbers with its sum and its maximum; one that has a 13 becomes a dead letter."""
 
-    def __init__(self, kafka: KafkaSettings, input_topic: str, output_topic: str) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        input_topic: str,
+        output_topic: str,
+        *,
+        encode: Encode = encode_answers,
+        codec: Codec | None = None,
+    ) -> None:
+        self._encode = encode
+        self._codec = codec or codec_for(stream_pb2.DATA_FORMAT_RAW, CONFIG)
         self._kafka, self._input, self._output = kafka, input_topic, output_topic
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="summing")
@@ -63,13 +75,14 @@ class Summing:
             ("headrace-source", source.encode()),
             ("headrace-model", b"sums/1"),
         ]
-        row = np.frombuffer(question.value() or b"", np.float32)
+        row = self._codec.decode_samples([question.value()]).rows[0].reshape(-1)
         if 13 in row:
             refused = [("headrace-error", b"DECODE_ERROR"), ("headrace-error-message", b"13 is unlucky")]
             answers.produce(f"{self._input}.dead-letters", None, question.value(), [*headers, *refused])
         else:
-            body = json.dumps({"values": [float(row.sum()), float(row.max())]})
-            answers.produce(self._output, question.key(), body.encode(), headers)
+            (body,) = self._encode({"output": np.array([[row.sum(), row.max()]])})
+            assert isinstance(body, bytes)
+            answers.produce(self._output, question.key(), body, headers)
 
 
 @pytest.fixture
@@ -145,6 +158,30 @@ async def test_a_question_that_nobody_answers_ends_in_time(
         await plane.predictions.Predict(question(inference.id, [1, 2, 3, 4], wait_s=0.2), timeout=30)
     assert caught.value.reason_name == "DEADLINE"
     assert caught.value.metadata["source"].startswith(f"{topics[0]}/")
+
+
+FORMATS = [stream_pb2.DATA_FORMAT_AVRO, stream_pb2.DATA_FORMAT_JSON, stream_pb2.DATA_FORMAT_PROTOBUF]
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+async def test_an_object_is_asked_and_answered_in_the_formats_of_the_inference(
+    start_plane: StartPlane, kafka: KafkaSettings, topics: tuple[str, str], data_format: stream_pb2.DataFormat
+) -> None:
+    fields = {"age": np.zeros((1, 1), np.float32)[:, 0], "visits": np.zeros((1, 3), np.float32)}
+    codec = codec_of(data_format, fields)
+    labels = inference_pb2.AnswerLabels(names=["sum", "max"])
+    plane = await start_plane(kafka=kafka.bootstrap_servers)
+    inference = await an_inference(
+        plane, topics, input_format=data_format, input_config=codec.config,
+        output_format=data_format, output_config=output_config(data_format, {"output": (2,)}),
+        labels=labels if data_format == stream_pb2.DATA_FORMAT_JSON else None,
+    )  # fmt: skip
+    with Summing(kafka, *topics, encode=encoder_of(inference), codec=codec):
+        asked = question(inference.id, {"visits": [4, 5, 6], "age": 40})
+        prediction = (await plane.predictions.Predict(asked, timeout=30)).prediction
+    assert list(prediction.values) == [55, 40]
+    labelled = (prediction.label, prediction.score)
+    assert labelled == (("sum", 55) if data_format == stream_pb2.DATA_FORMAT_JSON else ("", 0))
 
 
 @pytest.mark.parametrize(
@@ -263,7 +300,7 @@ class ARecord:
 
 
 def test_the_shape_of_an_answer_that_is_no_vector_is_told() -> None:
-    prediction = prediction_of(ARecord(b'{"values": [[1, 2, 3], [4, 5, 6]]}'))
+    prediction = prediction_of(ARecord(b'{"values": [[1, 2, 3], [4, 5, 6]]}'), AnswerReader())
     assert prediction is not None
     assert list(prediction.values) == [1, 2, 3, 4, 5, 6]
     assert list(prediction.shape) == [2, 3]
@@ -272,7 +309,7 @@ def test_the_shape_of_an_answer_that_is_no_vector_is_told() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"no json", b"[]", b'{"other": 1}', b'{"values": "x"}', b"\xff"])
 def test_what_is_no_answer_is_passed_over(value: bytes) -> None:
-    assert prediction_of(ARecord(value)) is None
+    assert prediction_of(ARecord(value), AnswerReader()) is None
 
 
 @pytest.mark.parametrize("text", ["", "a", "a/b/c", "a/1/-2"])

@@ -15,7 +15,15 @@ from control_plane.local import LocalCluster
 from control_plane.names import replica_name, trainer_name
 from control_plane.reconciler import Place, Reconciler, reconciling
 from control_plane.store import Store, deployments, inferences, reports, results, streams
-from headrace.v1 import deployment_pb2, inference_pb2, result_collector_pb2, result_pb2, stream_catalog_pb2, stream_pb2
+from headrace.v1 import (
+    deployment_pb2,
+    inference_pb2,
+    model_pb2,
+    result_collector_pb2,
+    result_pb2,
+    stream_catalog_pb2,
+    stream_pb2,
+)
 from tests.control_plane.actors import actor
 from tests.control_plane.conftest import new_training
 from tests.support import eventually
@@ -147,9 +155,13 @@ class World:
     def log(self, name: str) -> str:
         return self.cluster.read_logs(name, 0).data.decode()
 
-    def finished(self, name: str, config: Mapping[str, str] = RAW) -> int:
-        """A finished result of a new model, trained on RAW records."""
-        (result_id,) = self.write(lambda: new_training(name)).result_ids
+    def finished(
+        self, name: str, config: Mapping[str, str] = RAW, *, outputs: Mapping[str, Sequence[int]] | None = None
+    ) -> int:
+        """A finished result of a new model, trained on RAW records. outputs: name to the shape of a row."""
+        specs = [model_pb2.TensorSpec(name=one, shape=[-1, *shape]) for one, shape in (outputs or {}).items()]
+        signature = model_pb2.Signature(outputs=specs)
+        (result_id,) = self.write(lambda: new_training(name, signature=signature)).result_ids
         return self._finished(result_id, config)
 
     def next_version(self, result_id: int) -> int:

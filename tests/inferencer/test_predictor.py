@@ -8,8 +8,11 @@ import orjson
 import psutil
 import pytest
 
-from headrace.v1 import model_pb2
+from headrace.errors import InvalidArgument
+from headrace.v1 import error_pb2, model_pb2
+from headrace.v1.inference_pb2 import AnswerLabels, Inference
 from headrace.v1.result_pb2 import Result
+from inferencer.answers import encoder_of
 from inferencer.predictor import Answers, Predictor, Recipe
 from inferencer.workers import Workers
 from sandbox.session import WorkerSession
@@ -70,6 +73,17 @@ def test_a_record_that_hangs_the_model_is_refused_and_the_group_is_served_meanwh
         predictor.ask({"": np.array([[1], [-3], [2]], np.float32)})
         assert values(predictor.answer(lambda: alive.append(1))) == [[10], "DEADLINE", [20]]
     assert len(alive) >= 2
+
+
+def test_a_model_whose_answers_the_inference_cannot_encode_is_refused_when_it_is_warmed(
+    hanging: Recipe, tmp_path: Path
+) -> None:
+    encode = encoder_of(Inference(labels=AnswerLabels(names=["cat", "dog"])))
+    with Workers(tmp_path, spare=False, on_output=print) as workers, Predictor(hanging, workers, encode) as predictor:
+        predictor.warm({"": np.zeros((1, 2), np.float32)})
+        with pytest.raises(InvalidArgument, match="2 labels") as caught:
+            predictor.warm({"": np.zeros((1, 3), np.float32)})
+    assert caught.value.reason == error_pb2.REASON_SCHEMA_MISMATCH
 
 
 def test_the_spare_answers_at_once_when_the_worker_is_killed(hanging: Recipe, tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ import pytest
 
 from headrace.v1 import inference_pb2, stream_pb2
 from sandbox.session import WorkerSession
+from streams.codecs import codec_of
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
+from streams.outputs import AnswerReader, output_config
 from streams.writer import BatchProducer
 from tests.inferencer.control_plane import SmallControlPlane, Trained, served
 from tests.support import eventually
@@ -173,6 +175,8 @@ def test_a_replica_answers_survives_its_worker_and_leaves_nothing(
         send(kafka, control_plane, [float(n) for n in range(100)])
         eventually(lambda: answers.reached(200), timeout_s=60)
         assert answers.values == {n: [n + 1.0] for n in range(100)}
+        told = eventually(lambda: [one for one in control_plane.reports if one.p50_duration.ToMicroseconds()])
+        assert all(one.p50_duration.ToMicroseconds() <= one.p99_duration.ToMicroseconds() for one in told)
         family = process.children(recursive=True)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
@@ -253,6 +257,45 @@ def test_another_model_takes_over_while_data_flow_and_one_that_cannot_be_loaded_
     for models in answers.models.values():
         assert [name for name, _ in itertools.groupby(models)] == ["tiny/3", "tiny/4", "tiny/3"]
     assert {values[0] - number for number, values in answers.values.items()} == {1.0, 1001.0}
+
+
+TWO_INPUTS = CODE.replace(
+    "def forward(self, x):", "def forward(self, age, visits):\n        x = torch.stack([age, visits], 1)"
+)
+
+
+@pytest.mark.parametrize("data_format", [stream_pb2.DATA_FORMAT_AVRO, stream_pb2.DATA_FORMAT_JSON])
+def test_records_with_named_fields_are_answered_in_the_format_that_the_inference_says(
+    kafka: KafkaSettings, control_plane: SmallControlPlane, tmp_path: Path, data_format: stream_pb2.DataFormat
+) -> None:
+    control_plane.code = TWO_INPUTS
+    inference = control_plane.inference
+    rows = {"visits": np.arange(20, dtype=np.float32), "age": np.full(20, 40, np.float32)}
+    codec = codec_of(data_format, rows)
+    inference.input_format, inference.output_format = data_format, data_format
+    inference.input_config.clear()
+    inference.input_config.update(codec.config)
+    inference.output_config.update(output_config(data_format, {"output": (1,)}))
+    with BatchProducer(kafka) as producer:
+        for number, value in enumerate(codec.encode_samples(rows)):
+            producer.produce(inference.input_topic, b"%d" % number, value, [("trace", b"7")], number % 2)
+        producer.flush()
+    reader = AnswerReader(data_format, inference.output_config)
+    found: dict[bytes, list[float]] = {}
+    with (
+        served(control_plane) as address,
+        TopicFollower(kafka, inference.output_topic, {}) as follower,
+        replica(kafka, address, control_plane, tmp_path),
+    ):
+
+        def answered() -> bool:
+            for message in follower.read(0.2):
+                assert dict(message.headers() or [])["trace"] == b"7"
+                found[message.key() or b""] = reader.values(message.value())
+            return len(found) == 20
+
+        eventually(answered, timeout_s=60)
+    assert found == {b"%d" % number: [number + 40.0] for number in range(20)}
 
 
 def test_code_that_does_not_fit_the_weights_fails_for_good_and_says_why(

@@ -1,0 +1,169 @@
+"""Sends records of one topic to another again, each exactly once, however often this is asked for or killed.
+
+What was sent is kept in Kafka: the committed offsets of a group say from where on nothing was sent, and their metadata
+says the same for single kinds of records that are further. Both commit in the transaction that sends. There is one
+transactional id per topic, and the positions are read after it was taken over: who held it before commits no more.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, TopicPartition
+
+from headrace.errors import Unavailable
+from headrace.failpoints import fail_at
+from headrace.v1.stream_pb2 import OffsetRange
+from streams.kafka import Headers, KafkaSettings, LogEnds, Message, kafka_errors, log_ends
+from streams.reader import RangeReader
+from streams.writer import TransactionalWriter
+
+BATCH_OFFSETS = 500
+ASK_TIMEOUT_S = 10.0
+RETRY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A record as it is sent."""
+
+    topic: str
+    partition: int
+    headers: Headers
+
+
+@dataclass
+class Position:
+    """Up to where a partition was sent: all of it before `offset`, and of some kinds what is before their own."""
+
+    offset: int
+    kinds: dict[str, int] = field(default_factory=dict)
+
+    def of(self, kind: str) -> int:
+        """Of one kind, or of all for an empty one."""
+        return max(self.offset, self.kinds.get(kind, 0))
+
+    def advance(self, kind: str, offset: int) -> None:
+        if kind:
+            self.kinds[kind] = max(self.of(kind), offset)
+        else:
+            self.offset = max(self.offset, offset)
+        self.kinds = {name: place for name, place in self.kinds.items() if place > self.offset}
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a call has done. done: nothing is left before the ends."""
+
+    count: int
+    done: bool
+
+
+class Replayer:
+    """The records of `topic`.
+
+    kind_of: what a record is, for those who replay one kind only.
+    copy_of: where it goes, with which headers; key and value stay.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, topic: str, kind_of: Callable[[Message], str], copy_of: Callable[[Message], Copy]
+    ) -> None:
+        self._kafka, self._topic = kafka, topic
+        self._kind_of, self._copy_of = kind_of, copy_of
+        self._name = f"headrace-replay.{topic}"
+
+    def replay(self, ends: Mapping[int, int], kind: str = "", *, within_s: float) -> Replayed:
+        """Send what stands before `ends` and was not sent before; of one kind, or all.
+
+        Begins no further batch after `within_s`. Raises TransactionFenced where somebody else replays the topic now,
+        NotFound (UNKNOWN_TOPIC), Unavailable, and what TransactionalWriter raises: then call it again.
+        """
+        deadline = time.monotonic() + within_s
+        count = 0
+        with TransactionalWriter(self._kafka, self._name) as writer:
+            consumer = self._kafka.consumer({"group.id": self._name})
+            try:
+                logs = log_ends(self._kafka, self._topic)
+                positions = self._positions(consumer, logs)
+                while left := _left(self._topic, positions, logs, ends, kind):
+                    if time.monotonic() > deadline:
+                        return Replayed(count, done=False)
+                    count += self._send(writer, consumer, left, positions, kind)
+            finally:
+                consumer.close()
+        return Replayed(count, done=True)
+
+    def _send(
+        self, writer: TransactionalWriter, consumer: Consumer, ranges: list[OffsetRange],
+        positions: dict[int, Position], kind: str,
+    ) -> int:  # fmt: skip
+        """One transaction."""
+        records = self._read(ranges, positions, kind)
+        writer.begin()
+        for record in records:
+            copy = self._copy_of(record)
+            writer.produce(copy.topic, record.key(), record.value(), copy.headers, copy.partition)
+        fail_at("replay_after_produce")
+        for one in ranges:
+            positions[one.partition].advance(kind, one.end)
+        writer.send_own_offsets(
+            [_committed(self._topic, one.partition, positions[one.partition]) for one in ranges], consumer
+        )
+        writer.commit()
+        fail_at("replay_after_commit")
+        return len(records)
+
+    def _read(self, ranges: list[OffsetRange], positions: Mapping[int, Position], kind: str) -> list[Message]:
+        found: list[Message] = []
+        with RangeReader(self._kafka, ranges, wait_s=ASK_TIMEOUT_S) as reader:
+            for batch in reader.batches():
+                for record, offset in zip(batch, batch.offsets.tolist(), strict=True):
+                    what = self._kind_of(record)
+                    partition = record.partition()
+                    assert partition is not None
+                    if (not kind or what == kind) and offset >= positions[partition].of(what):
+                        found.append(record)
+        return found
+
+    def _positions(self, consumer: Consumer, logs: Mapping[int, LogEnds]) -> dict[int, Position]:
+        """What was committed; a transaction that is being decided is waited for."""
+        asked = [TopicPartition(self._topic, number) for number in logs]
+        positions = {}
+        for one in self._committed_of(consumer, asked):
+            kinds = json.loads(one.metadata) if one.offset >= 0 and one.metadata else {}
+            positions[one.partition] = Position(max(one.offset, logs[one.partition].low), kinds)
+        return positions
+
+    def _committed_of(self, consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
+        """Patiently: a group that is new has no coordinator for a moment."""
+        deadline = time.monotonic() + ASK_TIMEOUT_S
+        while True:
+            try:
+                with kafka_errors(self._kafka, topic=self._topic):
+                    return consumer.committed(asked, ASK_TIMEOUT_S)
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_S)
+
+
+def _left(
+    topic: str, positions: Mapping[int, Position], logs: Mapping[int, LogEnds], ends: Mapping[int, int], kind: str
+) -> list[OffsetRange]:
+    """The next offsets of each partition."""
+    left = []
+    for number, position in positions.items():
+        start = position.of(kind)
+        end = min(ends.get(number, 0), logs[number].stable, start + BATCH_OFFSETS)
+        if start < end:
+            left.append(OffsetRange(topic=topic, partition=number, start=start, end=end))
+    return left
+
+
+def _committed(topic: str, partition: int, position: Position) -> TopicPartition:
+    metadata = json.dumps(position.kinds) if position.kinds else ""
+    return TopicPartition(topic, partition, position.offset, metadata=metadata)
