@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME …]`: measures what is named, or everything, and writes RESULTS.md."""
+"""`python -m benchmarks [NAME …]`: measures what is named, or everything, and keeps it in RESULTS.md."""
 
 import sys
 import tempfile
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import decoding, inference, reading, sending, training
-from benchmarks.report import RESULTS, Ratio, render
+from benchmarks.report import RESULTS, Ratio, keep
 from cli.broker import Broker
 from streams.kafka import KafkaSettings
 
@@ -27,16 +27,13 @@ BENCHMARKS: dict[str, Callable[[], list[Ratio]]] = {
 
 
 def main() -> None:
-    """Prints each figure when it is there; the page is written when all were measured."""
-    names = sys.argv[1:] or list(BENCHMARKS)
-    ratios: list[Ratio] = []
-    for name in names:
-        for ratio in BENCHMARKS[name]():
+    """Prints each figure when it is there, and keeps them by benchmark."""
+    for name in sys.argv[1:] or list(BENCHMARKS):
+        ratios = BENCHMARKS[name]()
+        for ratio in ratios:
             print(ratio.row(), flush=True)
-            ratios.append(ratio)
-    if names == list(BENCHMARKS):
-        RESULTS.write_text(render(ratios))
-        print(f"written to {RESULTS}")
+        keep(name, ratios)
+    print(f"written to {RESULTS}")
 
 
 if __name__ == "__main__":

@@ -39,13 +39,31 @@ def paired(ours: Callable[[], float], baseline: Callable[[], float], pairs: int)
     return [(ours(), baseline()) for _ in range(pairs)]
 
 
-def render(ratios: Sequence[Ratio]) -> str:
-    """The whole page."""
+INTRODUCTION = """\
+# Measured
+
+Written by `make bench`; `make bench ARGS="reading training"` measures some of it and leaves the rest. Every line
+compares ours with a baseline in the same run on the same machine, the two in turn; the figure is the median of the
+ratios of the pairs, with the smallest and the largest.
+"""
+
+
+def keep(name: str, ratios: Sequence[Ratio]) -> None:
+    """Write what was measured under its name into RESULTS.md, in place of what stood there."""
+    sections = _sections(RESULTS.read_text()) if RESULTS.exists() else {}
+    sections[name] = _section(name, ratios)
+    RESULTS.write_text("\n".join([INTRODUCTION, *(sections[each] for each in sorted(sections))]))
+
+
+def _sections(page: str) -> dict[str, str]:
+    """Name to text, heading included."""
+    parts = page.split("\n## ")[1:]
+    return {part.partition("\n")[0].strip(): f"## {part.rstrip()}\n" for part in parts}
+
+
+def _section(name: str, ratios: Sequence[Ratio]) -> str:
     lines = [
-        "# Measured",
-        "",
-        "Written by `make bench`. Every line compares ours with a baseline in the same run on the same machine, the",
-        "two in turn; the figure is the median of the ratios of the pairs, with the smallest and the largest.",
+        f"## {name}",
         "",
         f"Commit {_commit()}, Python {platform.python_version()}, {_cores()} cores, {platform.system()}.",
         "",
