@@ -67,8 +67,10 @@ class Preflight:
         for one in ranges:
             if one.partition not in ends[one.topic]:
                 raise unknown_topic(one.topic, one.partition)
+            if one.start == one.end:
+                continue  # Nothing of it has to be there, wherever it is.
             log = ends[one.topic][one.partition]
-            if one.start < one.end and log.low > one.start:
+            if log.low > one.start:
                 raise _expired(one, log.low)
             written += max(0, min(log.stable, one.end) - one.start)
             if log.stable < one.end:

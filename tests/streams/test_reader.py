@@ -151,6 +151,12 @@ def test_ranges_without_an_offset_are_empty(kafka: KafkaSettings, topic: Topic) 
         assert caught.value.reason_name == "EMPTY_STREAM"
 
 
+def test_a_range_without_an_offset_waits_for_nothing(kafka: KafkaSettings, topic: Topic) -> None:
+    name = topic()
+    write(kafka, name, [b"x"])
+    check(kafka, offset_range(name, 0, 1), offset_range(name, 7, 7))
+
+
 def test_a_topic_that_is_not_there_is_named_and_not_made(kafka: KafkaSettings) -> None:
     for _ in range(2):
         with pytest.raises(NotFound) as caught:
