@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +43,17 @@ class Platform:
             text = said.decode(errors="replace") if isinstance(said, bytes) else said
             raise AssertionError(f"headrace {' '.join(words)}: not done, it said:\n{text}\n{self.logs()}") from late
 
-    def started(self, *words: str) -> subprocess.Popen[str]:
-        """A command that runs, to be waited for."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs, to be waited for; one that still runs at the end is killed."""
+        with subprocess.Popen(
             [sys.executable, "-P", "-m", "cli", *words], env=self._environment(), cwd=self.home.parent,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_as_in_a_terminal,
+        ) as command:  # fmt: skip
+            try:
+                yield command
+            finally:
+                command.kill()
 
     def _environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
@@ -82,6 +89,11 @@ class Platform:
         return "\n".join(
             f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in sorted(self.home.glob("logs/*.log"))
         )
+
+
+def _as_in_a_terminal() -> None:
+    """Ctrl-C ends the command, also where a shell's `&` started the tests and has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _belongs_to(process: psutil.Process, home: Path) -> bool:
