@@ -23,6 +23,8 @@ FAST_BROKER = {
 }
 
 
+# Before the plugins: the groups of `make test` are taken from the marks when its own hook runs.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With two processes (`make test`) a file stays on one of them, and so do all tests of the one whole platform.
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from cli.home import PlatformState, read_state
+from tests.support import heed_interrupts
 
 PORT_OPTIONS = ("--port", "--gateway-port", "--tensorflow-port", "--pytorch-port", "--logger-port", "--broker-port")
 ANY_PORTS = [word for option in PORT_OPTIONS for word in (option, "0")]
@@ -41,12 +43,17 @@ class Platform:
             text = said.decode(errors="replace") if isinstance(said, bytes) else said
             raise AssertionError(f"headrace {' '.join(words)}: not done, it said:\n{text}\n{self.logs()}") from late
 
-    def started(self, *words: str) -> subprocess.Popen[str]:
-        """A command that runs, to be waited for."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that runs, until it is left."""
+        with subprocess.Popen(
             [sys.executable, "-P", "-m", "cli", *words], env=self._environment(), cwd=self.home.parent,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
+        ) as command:  # fmt: skip
+            try:
+                yield command
+            finally:
+                command.kill()
 
     def _environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
