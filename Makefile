@@ -26,7 +26,7 @@ demo: install  ## The whole story on real data; ARGS=--exit stops at its end
 	@$(BIN)/headrace demo $(ARGS)
 
 test: install  ## Run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --reruns 2 -m "not chaos and not bench" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --reruns 2 -m "not chaos and not bench" $(ARGS)
 
 chaos: install  ## Run the long fault tests
 	@$(BIN)/python -m pytest -m chaos $(ARGS)

@@ -30,6 +30,7 @@ from frameworks.confusion import count_confusion
 from frameworks.failure import CancelledError, Failure
 from frameworks.fields import Field, by_input, feeding, shown
 from frameworks.framework import Framework, Plan, Training
+from frameworks.loading import quickly
 from frameworks.rows import Rows
 from sandbox.frames import Frame, read_frame, write_frame
 
@@ -50,7 +51,7 @@ def serve(make: Callable[[], Framework], request_fd: int, answer_fd: int) -> Non
     pipes = Pipes(_private(request_fd), _private(answer_fd))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        with _muted():
+        with _muted(), quickly():
             framework = make()
             framework.warm_up()
     except Failure as failure:

@@ -22,19 +22,27 @@ FAST_BROKER = {
     "group.min.session.timeout.ms": "1000",
 }
 
+# One whole platform; a worker of each framework.
+SHARED_BY_FOLDER = ("e2e", "frameworks")
+LONGEST = ("e2e", "trainer", "inferencer", "frameworks", "sinks", "control_plane")
 
+
+# Before the plugins: the groups of `make test` are taken from the marks when its own hook runs.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two processes (`make test`) a file stays on one of them, and so do all tests of the one whole platform.
+    """With two processes (`make test`) a file stays on one of them, and so does a folder that shares what is dear.
 
-    These take longest, and so they come first.
+    The folders that take longest come first: what is left at the end, when one process waits for the other, is short.
     """
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("e2e" if _is_end_to_end(item) else str(item.path)))
-    items.sort(key=lambda item: not _is_end_to_end(item))
+        shared = _folder(item) in SHARED_BY_FOLDER
+        item.add_marker(pytest.mark.xdist_group(_folder(item) if shared else str(item.path)))
+    items.sort(key=lambda item: LONGEST.index(_folder(item)) if _folder(item) in LONGEST else len(LONGEST))
 
 
-def _is_end_to_end(item: pytest.Item) -> bool:
-    return "e2e" in item.path.parts
+def _folder(item: pytest.Item) -> str:
+    """Of the tests: the package that they are about."""
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
-"""What tests share: waiting for a condition, free ports."""
+"""What tests share: waiting for a condition, free ports, processes that heed Ctrl-C."""
 
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -33,3 +34,10 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def heed_interrupts() -> None:
+    """For `preexec_fn` of a command that is to be sent Ctrl-C: whoever started the tests with `&` ignores it, and what
+    is ignored stays so in every child.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import psutil
 import pytest
 
 from cli.home import PlatformState, read_state
+from tests.support import heed_interrupts
 
 PORT_OPTIONS = ("--port", "--gateway-port", "--tensorflow-port", "--pytorch-port", "--logger-port", "--broker-port")
 ANY_PORTS = [word for option in PORT_OPTIONS for word in (option, "0")]
@@ -45,10 +45,10 @@ class Platform:
 
     @contextmanager
     def started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
-        """A command that runs, to be waited for; one that still runs at the end is killed."""
+        """A command that runs, until it is left."""
         with subprocess.Popen(
             [sys.executable, "-P", "-m", "cli", *words], env=self._environment(), cwd=self.home.parent,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_as_in_a_terminal,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts,
         ) as command:  # fmt: skip
             try:
                 yield command
@@ -89,11 +89,6 @@ class Platform:
         return "\n".join(
             f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in sorted(self.home.glob("logs/*.log"))
         )
-
-
-def _as_in_a_terminal() -> None:
-    """Ctrl-C ends the command, also where a shell's `&` started the tests and has it ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _belongs_to(process: psutil.Process, home: Path) -> bool:
