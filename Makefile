@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing Headrace and everything it needs into .venv (a few minutes the first time)"
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[all]'
+	@$(BIN)/headrace broker --prepare || echo "Brokers will be downloaded when they are needed, and start more slowly." >&2
 	@touch $@
 
 demo: install  ## The whole story on real data; ARGS=--exit stops at its end

@@ -15,12 +15,12 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from cli.kafka_download import Progress, default_cache, kafka_jars
+from cli.kafka_download import Progress, default_cache, kafka_archive, kafka_jars
 from headrace.errors import DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
 from headrace.v1 import error_pb2
 from streams.kafka import KafkaSettings, cluster_id
@@ -98,6 +98,7 @@ class Broker:
     port: where clients connect, on the loopback only; 0 chooses a free one, the same for all starts.
     cache: where Kafka's jars are kept; the user's cache by default.
     settings: broker properties that add to ours or replace them.
+    record_to: a file for what speeds up later starts (cli/kafka_archive.py), written while the broker stops.
     stop_with_parent: let the kernel send SIGTERM to the broker when the *thread* that called `start` ends
         (Linux): call it on the main thread.
     """
@@ -110,6 +111,7 @@ class Broker:
         controller_port: int = 0,
         cache: Path | None = None,
         settings: Mapping[str, str] | None = None,
+        record_to: Path | None = None,
         stop_with_parent: bool = False,
         on_progress: Progress | None = None,
     ) -> None:
@@ -119,6 +121,7 @@ class Broker:
         self._controller_port = controller_port
         self._cache = cache or default_cache()
         self._settings = dict(settings or {})
+        self._record_to = record_to
         self._stop_with_parent = stop_with_parent
         self._on_progress = on_progress
         self._process: subprocess.Popen[bytes] | None = None
@@ -300,7 +303,9 @@ class Broker:
         (self._folder / "data.new").rename(self._folder / "data")
 
     def _launch(self, java: Path, jars: list[Path]) -> subprocess.Popen[bytes]:
-        command = [*self._java_command(java, jars), "kafka.Kafka", str(self._folder / "server.properties")]
+        recording = [f"-XX:AOTCacheOutput={self._record_to}"] if self._record_to else []
+        main = ["kafka.Kafka", str(self._folder / "server.properties")]
+        command = [*self._java_command(java, jars, recording), *main]
         with self._output_path.open("wb") as output:
             return subprocess.Popen(
                 command,
@@ -313,9 +318,12 @@ class Broker:
                 preexec_fn=_terminate_with_parent() if self._stop_with_parent else None,
             )
 
-    def _java_command(self, java: Path, jars: list[Path]) -> list[str]:
+    def _java_command(self, java: Path, jars: list[Path], recording: Sequence[str] = ()) -> list[str]:
         log_settings = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.properties'}"
-        return [str(java), *JVM_OPTIONS, log_settings, "-cp", ":".join(map(str, jars))]
+        archive = kafka_archive(self._cache)
+        # One that does not fit is passed over by Java, with a line in its output.
+        ahead = [f"-XX:AOTCache={archive}"] if not recording and archive.exists() else []
+        return [str(java), *JVM_OPTIONS, *recording, *ahead, log_settings, "-cp", ":".join(map(str, jars))]
 
     def _why_it_ended(self) -> str:
         code = self._process.poll() if self._process is not None else None

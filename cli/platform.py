@@ -116,11 +116,18 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSO
         raise typer.Exit(EXIT_NOT_READY)
 
 
-def broker(port: Annotated[int, typer.Option(min=0, max=MAX_PORT, help="Where clients connect.")] = 9092) -> None:
+def broker(
+    port: Annotated[int, typer.Option(min=0, max=MAX_PORT, help="Where clients connect.")] = 9092,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Only download it, and make its starts quicker.")] = False,
+) -> None:
     """Run the embedded Kafka broker alone, until Ctrl-C. Its data stays in the home folder."""
     from cli.broker import Broker
+    from cli.kafka_archive import record_archive
     from headrace.process import stop_on_signals
 
+    if prepare:
+        record_archive()
+        return
     with stop_on_signals() as stop, Broker(prepared(home_folder()), port, stop_with_parent=True) as running:
         output.console.print(f"Kafka is ready on {running.bootstrap_servers}. Stop it with Ctrl-C.")
         while not stop.wait(POLL_S):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import methodcaller
 from typing import Any, NamedTuple, cast
@@ -49,12 +49,16 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 10.0
+# As long as a producer that was not helped to its id would wait for it.
+FIRST_ANSWER_S = 0.5
 ErrorCallback = Callable[[KafkaError], None]
 Headers = list[tuple[str, str | bytes | None]]
 
 _COMMON: Mapping[str, Any] = {
     "client.id": "headrace",
-    # A broker that restarts is found within a second (default: up to ten).
+    # A broker that restarts is found within a second (default: up to ten). Half of the first pause also lies between a
+    # new client's first two connections, the one to learn the brokers and the one to a broker (default: 50 ms).
+    "reconnect.backoff.ms": 20,
     "reconnect.backoff.max.ms": 1000,
     "socket.keepalive.enable": True,
 }
@@ -110,10 +114,15 @@ class KafkaSettings:
         defaults: Mapping[str, Any] | None = None,
         error_cb: ErrorCallback | None = None,
     ) -> Producer:
-        """An idempotent producer (`acks=all`); arguments and errors as of `consumer`."""
+        """An idempotent producer (`acks=all`); arguments and errors as of `consumer`.
+
+        Waits for the cluster's answer, but not long: one that is away is found when there is something to send.
+        """
         with kafka_errors(self):
             config = self._config({**_PRODUCER, **(defaults or {})}, settings, error_cb)
-            return Producer(config, logger=_ClientLog())
+            producer = Producer(config, logger=_ClientLog())
+        _ask_for_id(producer)
+        return producer
 
     def admin(self) -> AdminClient:
         with kafka_errors(self):
@@ -124,6 +133,14 @@ class KafkaSettings:
     ) -> dict[str, Any]:
         servers = {"bootstrap.servers": self.bootstrap_servers, "error_cb": error_cb or _ignore_error}
         return {**_COMMON, **servers, **defaults, **self.options, **(settings or {})}
+
+
+def _ask_for_id(producer: Producer) -> None:
+    """Have an idempotent producer ask for its id now. It does so when it hears of the cluster and has a connection to a
+    broker: the first time it has none yet, and would only ask again half a second later.
+    """
+    with suppress(KafkaException):
+        producer.list_topics(timeout=FIRST_ANSWER_S)
 
 
 class _ClientLog:
@@ -193,14 +210,15 @@ def ensure_topics(
                     raise
     deadline = time.monotonic() + timeout_s
     for name in topics:
-        _await_topic(settings, name, deadline)
+        with kafka_errors(settings, topic=name):
+            _await_topic(admin, name, deadline)
 
 
-def _await_topic(settings: KafkaSettings, topic: str, deadline: float) -> None:
+def _await_topic(admin: AdminClient, topic: str, deadline: float) -> None:
     """A created topic takes a moment to reach every broker's metadata."""
     while True:
         try:
-            partitions_of(settings, topic)
+            _partitions(admin, topic, REQUEST_TIMEOUT_S)
             return
         except NotFound:
             if time.monotonic() > deadline:
@@ -210,31 +228,40 @@ def _await_topic(settings: KafkaSettings, topic: str, deadline: float) -> None:
 
 def partitions_of(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> list[int]:
     """The topic's partitions in order. Raises NotFound (UNKNOWN_TOPIC) if it does not exist."""
-    # All topics are asked for: a question by name from an admin client, a producer underneath, would create it.
     with kafka_errors(settings, topic=topic):
-        found = settings.admin().list_topics(timeout=timeout_s).topics.get(topic)
-        if found is None:
-            raise unknown_topic(topic)
-        if found.error is not None:
-            raise KafkaException(found.error)
+        return _partitions(settings.admin(), topic, timeout_s)
+
+
+def _partitions(admin: AdminClient, topic: str, timeout_s: float) -> list[int]:
+    # All topics are asked for: a question by name from an admin client, a producer underneath, would create it.
+    found = admin.list_topics(timeout=timeout_s).topics.get(topic)
+    if found is None:
+        raise unknown_topic(topic)
+    if found.error is not None:
+        raise KafkaException(found.error)
     return sorted(found.partitions)
+
+
+# Of a partition, in the order of LogEnds.
+_LOG_ENDS = (
+    (OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED),
+    (OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED),
+    (OffsetSpec.latest(), IsolationLevel.READ_COMMITTED),
+)
 
 
 def log_ends(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[int, LogEnds]:
     """Where each partition of the topic begins and ends. Raises NotFound (UNKNOWN_TOPIC), Unavailable."""
-    partitions = [TopicPartition(topic, number) for number in partitions_of(settings, topic, timeout_s)]
     admin = settings.admin()
-
-    def ask(spec: OffsetSpec, isolation: IsolationLevel) -> dict[int, int]:
-        asked = admin.list_offsets(
-            dict.fromkeys(partitions, spec), isolation_level=isolation, request_timeout=timeout_s
-        )
-        return {partition.partition: answer.result(timeout_s).offset for partition, answer in asked.items()}
-
     with kafka_errors(settings, topic=topic):
-        low = ask(OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED)
-        high = ask(OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
-        stable = ask(OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+        partitions = [TopicPartition(topic, number) for number in _partitions(admin, topic, timeout_s)]
+        asked = [
+            admin.list_offsets(dict.fromkeys(partitions, spec), isolation_level=isolation, request_timeout=timeout_s)
+            for spec, isolation in _LOG_ENDS
+        ]
+        low, high, stable = (
+            {one.partition: told.result(timeout_s).offset for one, told in end.items()} for end in asked
+        )
     return {number: LogEnds(low[number], high[number], stable[number]) for number in low}
 
 

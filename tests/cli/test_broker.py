@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from cli.broker import Broker
+from cli.kafka_archive import record_archive
 from cli.kafka_download import kafka_jars
 from headrace.errors import DeadlineExceeded, FailedPrecondition, Unavailable
 from tests.support import eventually
@@ -51,6 +52,16 @@ def test_another_broker_on_the_port_is_not_taken_for_ours(broker: Broker, tmp_pa
             ours.wait_ready(timeout_s=1.0)
     finally:
         ours.kill()
+
+
+def test_a_broker_uses_what_was_recorded_of_an_earlier_start(tmp_path: Path) -> None:
+    archive = record_archive()
+    broker = Broker(tmp_path, port=0, stop_with_parent=True)
+    broker.start()
+    try:
+        eventually(lambda: str(archive) in Path(f"/proc/{broker.pid}/maps").read_text())
+    finally:
+        broker.kill()
 
 
 def test_a_home_has_one_broker(broker: Broker) -> None:

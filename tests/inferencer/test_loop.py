@@ -22,9 +22,10 @@ from inferencer.models import Following
 from inferencer.status import Status
 from streams.follow import TopicFollower
 from streams.group import GroupReader
-from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
+from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of, log_ends
 from streams.writer import BatchProducer
 from tests.inferencer.replica import AdderLoader, question, run_replica
+from tests.streams.log import offset_range, read
 from tests.support import eventually
 
 PARTITIONS = 4
@@ -50,12 +51,9 @@ def send(kafka: KafkaSettings, source: str, start: int, end: int) -> None:
 
 
 def read_all(kafka: KafkaSettings, topic: str) -> list[Message]:
-    """Every committed record; the topic must be quiet."""
-    found: list[Message] = []
-    with TopicFollower(kafka, topic, {}) as follower:
-        while batch := follower.read(2.0):
-            found += batch
-    return found
+    """Every committed record."""
+    ends = log_ends(kafka, topic)
+    return read(kafka, *[offset_range(topic, 0, one.stable, number) for number, one in ends.items()])
 
 
 def header(message: Message, name: str) -> bytes:

@@ -27,8 +27,7 @@ def write(
 ) -> None:
     """Write the values to one partition and wait for them. A batch is the least that a consumer fetches."""
     headers: Headers | None = [(STREAM_KEY, stream_key)] if stream_key else None
-    # Half a second faster: an idempotent producer asks for an id first.
-    settings = {"enable.idempotence": False, "linger.ms": 0, "batch.num.messages": in_batches_of}
+    settings = {"linger.ms": 0, "batch.num.messages": in_batches_of}
     with StreamProducer(kafka, topic, headers=headers, settings=settings) as producer:
         for value in values:
             producer.send(partition, None, value)
