@@ -23,7 +23,8 @@ class AvroSink(StreamSink):
             sink.send_batch([{"age": 51, "marker": 0.7}, …], labels)           # a list of them
 
     data_scheme, label_scheme: the schemas, as JSON text or as dictionaries; those of the first sample and label unless
-        given. Records of several fields become one row of a model in schema order, or feed its inputs by name.
+        given. Records of several fields become one row of a model in schema order, or feed its inputs by name. None is
+        null, where the given schema has a union with null and a default, which is what a training reads.
     registry_url: of a schema registry. Records then begin with the id of their schema (Confluent's wire format). The
         schemas are the latest of the subjects `data_subject` (`TOPIC-value`) and `label_subject` (`TOPIC-key`), which
         must be there.

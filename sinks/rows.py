@@ -40,7 +40,17 @@ def array_of(value: Any) -> Array:
     try:
         return np.asarray(value)
     except ValueError as error:
+        if isinstance(value, Sequence) and any(part is None for part in value):
+            return _objects(value)
         raise mismatch(f"the values make no array: their lists are not equally long ({error})") from None
+
+
+def _objects(values: Sequence[Any]) -> Array:
+    """Lists with nulls between them: `(n,)`, for a format that takes nulls."""
+    array = np.empty(len(values), object)
+    for index, value in enumerate(values):
+        array[index] = value
+    return array
 
 
 def count(rows: Rows) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from inspect import signature
 from numbers import Integral, Real
@@ -23,7 +23,7 @@ from streams.control import CONTROL_TOPIC, STREAM_HEADER, check, deployment_key,
 from streams.delivery import DELIVERY_TIMEOUT_S
 from streams.kafka import Headers, KafkaSettings, ensure_topics, partitions_of, topic_ids
 from streams.offsets import MAX_OFFSET
-from streams.producer import RecordProducer, StreamProducer, StreamRecords
+from streams.producer import Record, RecordProducer, StreamProducer, StreamRecords
 from streams.transactional import TRANSACTION_S, TransactionalStreamProducer
 
 # Rows that are encoded at once: a whole array would be in memory twice.
@@ -217,10 +217,12 @@ class StreamSink:
             self._label_rule.check(labelled=labels is not None)
         values = self._encoder.samples(rows, labels)
         keys = itertools.repeat(None) if labels is None else self._encoder.labels(labels)
-        if self._open_ended and not self._announced:
-            self._announce_open(producer)
         # Keys and partitions have no end; values go first, so that no partition is taken for nothing.
-        producer.send_all(zip(values, keys, route, strict=False), topic, marked=count(rows) <= _MARKED_ROWS)
+        records: Iterable[Record] = zip(values, keys, route, strict=False)
+        if self._open_ended and not self._announced:
+            records = list(records)
+            self._announce_open(producer, topic, records[0])
+        producer.send_all(records, topic, marked=count(rows) <= _MARKED_ROWS)
 
     @contextmanager
     def _undone_if_refused(self, producer: RecordProducer) -> Iterator[None]:
@@ -270,8 +272,13 @@ class StreamSink:
             delivery_timeout_s=self._settings.get("delivery_timeout_s", DELIVERY_TIMEOUT_S),
         )  # fmt: skip
 
-    def _announce_open(self, producer: RecordProducer) -> None:
-        """The stream has no end yet: who reads it tells its records by their header."""
+    def _announce_open(self, producer: RecordProducer, topic: str, first: Record) -> None:
+        """The stream has no end yet: who reads it tells its records by their header.
+
+        first: what is going to be sent; a record that would be refused announces nothing.
+        """
+        value, key, _ = first
+        producer.records.check_size(topic, key, value)
         self.announcement.input_config.update(self._encoder.config)
         self.announcement.incremental = True
         self.announcement.open_topics.append(self._topic)

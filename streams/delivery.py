@@ -94,6 +94,12 @@ def enqueue(  # noqa: PLR0913
             raise
 
 
+def check_size(topic: str, key: bytes | None, value: bytes | None, limit_bytes: int) -> None:
+    """Raise the InvalidArgument that sending the record would raise for its size."""
+    if len(key or b"") + len(value or b"") > limit_bytes:
+        raise _too_large(topic, key, value, limit_bytes)
+
+
 def flush(producer: Producer, timeout_s: float, on_turn: Callable[[], None] | None = None) -> None:
     """In short turns: while librdkafka waits, Ctrl-C is not heard. `on_turn` is called after each."""
     deadline = time.monotonic() + timeout_s

@@ -16,6 +16,7 @@ from streams.delivery import (
     FLUSH_GRACE_S,
     POLL_EVERY,
     Tally,
+    check_size,
     enqueue,
     flush,
     message_limit,
@@ -86,6 +87,10 @@ class StreamRecords:
     def failure(self) -> KafkaError | None:
         """Why a record was refused; None while none was."""
         return self._tally.failure
+
+    def check_size(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        """Raise InvalidArgument where the record is too large to be sent."""
+        check_size(topic, key, value, self._limit_bytes)
 
     def delivered_to(self, topic: str) -> int:
         """Records of one topic that Kafka has confirmed."""

@@ -12,7 +12,7 @@ from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, BadRecord, Decoded, Field, Rows, Spec
 from streams.codecs.layout import wrong_config
-from streams.codecs.records import all_of_size, sizes_of
+from streams.codecs.records import joined, sizes_of
 
 # Kafka-ML's own names; `float` is TensorFlow's, four bytes, not numpy's.
 ALIASES = {"half": "float16", "float": "float32", "double": "float64"}
@@ -28,7 +28,7 @@ MAX_ROW_BYTES = 2**31 - 1
 
 
 class RawCodec:
-    """Decodes a batch with one join and one view; the only work per record is its length.
+    """Decodes a batch with one join and one view; the only work per record is a look at its last byte.
 
     Numbers without a shape are a vector, of the length that most records of the first batch have.
     """
@@ -204,8 +204,8 @@ def _decode(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
     if spec.dtype.kind == "S":
         return _decode_texts(spec, records, what)
     size = spec.row_bytes
-    if all_of_size(records, size):
-        return Decoded(_rows(spec, b"".join(records)), np.arange(len(records)), [])  # type: ignore[arg-type]
+    if (whole := joined(records, size)) is not None:
+        return Decoded(_rows(spec, whole), np.arange(len(records)), [])
     sizes = sizes_of(records)
     good = np.flatnonzero(sizes == size)
     chosen = b"".join([records[index] or b"" for index in good.tolist()])

@@ -13,7 +13,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import Int32Value
 
 from headrace.errors import HeadraceError, InvalidArgument
+from headrace.v1.stream_pb2 import DATA_FORMAT_AVRO
 from sinks import AvroSink, JsonSink, OnlineSink, ProtobufSink, RawSink
+from streams.codecs import codec_for
 from streams.kafka import KafkaSettings, log_ends
 from streams.spool import spool_stream
 from tests.sinks.announced import DEPLOYMENT, announced, in_order
@@ -113,6 +115,25 @@ def test_a_given_avro_schema_is_announced_and_kept(kafka: KafkaSettings, control
     assert sink.announcement.input_config["label_scheme"] == '"int"'
     spool = spool_stream(sink.announcement, kafka, tmp_path)
     assert spool.read("samples").tolist() == [row[::-1] for row in ROWS]
+
+
+def test_nulls_and_nested_fields_go_by_avro(kafka: KafkaSettings, control: str, tmp_path: Path) -> None:
+    age = {"name": "age", "type": ["null", "int"], "default": -1}
+    scheme = {"type": "record", "name": "Patient", "fields": [age, {"name": "marker", "type": "double"}]}
+    address = kafka.bootstrap_servers
+    with AvroSink(address, f"{control}-a", DEPLOYMENT, control_topic=control, data_scheme=scheme) as sink:
+        sink.send({"age": None, "marker": 0.5})
+        sink.send_batch({"age": [51, None], "marker": [0.25, 2.0]})
+    assert spool_stream(sink.announcement, kafka, tmp_path / "a").read("samples").tolist() == [
+        [-1, 0.5], [51, 0.25], [-1, 2.0],
+    ]  # fmt: skip
+    with AvroSink(address, f"{control}-b", DEPLOYMENT, control_topic=control) as sink:
+        sink.send_batch([{"at": {"x": 1.0, "y": 2.0}, "size": 3.0}])
+    spool = spool_stream(sink.announcement, kafka, tmp_path / "b")
+    assert spool.read("samples").tolist() == [[1, 2, 3]]
+    assert [field.name for field in codec_for(DATA_FORMAT_AVRO, sink.announcement.input_config).fields] == [
+        "at.x", "at.y", "size",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("labels", [LABELS, None])

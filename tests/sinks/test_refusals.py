@@ -15,7 +15,7 @@ from tests.sinks.announced import DEPLOYMENT, announced
 Sink = RawSink | AvroSink | JsonSink | ProtobufSink
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     ("kind", "value", "told"),
     [
@@ -78,6 +78,21 @@ def test_a_first_record_that_is_refused_decides_nothing(
         sink.send([3, 4])
     (found,) = announced(kafka, control)
     assert (found.record_count, "label_reshape" in found.input_config) == (2, False)
+
+
+def test_a_first_record_that_is_refused_announces_no_stream_without_an_end(kafka: KafkaSettings, control: str) -> None:
+    with OnlineSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control) as sink:
+        for sample, label in ((np.random.default_rng(0).random(300_000), 1), ([1.0], object())):
+            with pytest.raises(InvalidArgument):
+                sink.send(sample, label)
+            assert announced(kafka, control) == []
+        sink.send([1.0, 2.0])
+        with pytest.raises(InvalidArgument):
+            sink.send([1.0, 2.0], 1)
+        sink.send([3.0, 4.0])
+    (found,) = announced(kafka, control)
+    assert dict(found.input_config) == {"data_type": "float64", "data_reshape": "2"}
+    assert sink.delivered == 2
 
 
 @pytest.mark.parametrize("index", [-1, 2])

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from headrace.errors import InvalidArgument
 from headrace.v1.stream_pb2 import DATA_FORMAT_AVRO
-from streams.codecs import Codec, codec_for
+from sinks.rows import row_of, rows_of
+from streams.codecs import Codec, codec_for, codec_of
 
 SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "boolean": st.booleans(),
@@ -265,6 +266,68 @@ def test_a_null_without_a_default_is_bad(default: dict[str, Any]) -> None:
     assert decoded.rows.tolist() == [1.0]
     assert [one.index for one in decoded.bad] == [0]
     assert "age is null" in decoded.bad[0].reason
+
+
+def nullable(kind: Any, default: Any) -> dict[str, Any]:
+    return {"type": ["null", kind], "default": default}
+
+
+def test_nulls_are_written_as_fastavro_reads_them_and_become_the_default() -> None:
+    schema = record(nullable("double", 2.5), "int", nullable("long", -1), nullable(array_of("float"), [0.0, 0.0]))
+    samples = [
+        {"a": 1.5, "b": 1, "c": None, "d": [1.0, 2.0]},
+        {"a": None, "b": 2, "c": None, "d": None},
+        {"a": None, "b": 3, "c": 2**62, "d": [3.0, 4.0]},
+        {"a": 0.5, "b": 4, "c": 7, "d": [5.0, 6.0]},
+    ]
+    codec = avro(schema)
+    records = codec.encode_samples(rows_of(samples))
+    parsed = fastavro.parse_schema(schema)
+    assert [fastavro.schemaless_reader(io.BytesIO(one), parsed, None) for one in records] == samples
+    assert avro(schema).decode_samples(records).rows.tolist()[1] == [2.5, 2, -1, 0, 0]
+    assert [codec.encode_samples(row_of(one)) for one in samples] == [[one] for one in records]
+
+
+def test_a_single_value_may_be_null() -> None:
+    codec = avro(record(nullable("int", 9)))
+    assert codec.encode_samples(row_of({"a": None})) == [b"\0"]
+    assert codec.decode_samples(codec.encode_samples(rows_of([{"a": None}, {"a": 4}]))).rows.tolist() == [9, 4]
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "told"),
+    [
+        ("double", [None, 1.0], "a is null, where the schema has double, and no union of it with null"),
+        ({"type": ["null", "double"], "default": None}, [None], "a is null, which nobody could read"),
+        (nullable(array_of("float"), []), [[1.0, 2.0], None], "that of a null is its default's"),
+    ],
+)
+def test_a_null_that_nobody_could_read_is_not_written(field: Any, values: list[Any], told: str) -> None:
+    with pytest.raises(InvalidArgument, match=told) as caught:
+        avro(record(field)).encode_samples(rows_of([{"a": value} for value in values]))
+    assert caught.value.reason_name == "SCHEMA_MISMATCH"
+
+
+def test_a_schema_that_is_found_has_records_for_names_with_dots() -> None:
+    rows = rows_of([{"at": {"x": 1.0, "y": {"z": 2}}, "b": True}, {"at": {"x": 3.0, "y": {"z": 4}}, "b": False}])
+    codec = codec_of(DATA_FORMAT_AVRO, rows)
+    parsed = fastavro.parse_schema(json.loads(codec.config["data_scheme"]))
+    (first, _) = codec.encode_samples(rows)
+    assert fastavro.schemaless_reader(io.BytesIO(first), parsed, None) == {"at": {"x": 1.0, "y": {"z": 2}}, "b": True}
+    assert [field.name for field in codec.fields] == ["at.x", "at.y.z", "b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ({"a": np.ones(1), "a.b": np.ones(1)}, "a is a number in some place and a record in another"),
+        ({"a.b c": np.ones(1)}, "no fields named 'a.b c'"),
+        (rows_of([{"a": None}]), "the field a is null: give a data_scheme"),
+    ],
+)
+def test_rows_that_no_schema_can_be_found_for_are_told(rows: Any, told: str) -> None:
+    with pytest.raises(InvalidArgument, match=told):
+        codec_of(DATA_FORMAT_AVRO, rows)
 
 
 def test_a_named_type_is_known_by_its_name() -> None:

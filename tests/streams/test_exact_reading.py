@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Message
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
@@ -145,13 +145,17 @@ def test_any_history_and_any_ranges(
     check_any_history(shared, history, open_at_end, chosen)
 
 
+# 300 histories, in parts that can be run one by one.
 @pytest.mark.chaos
-@settings(max_examples=300, **NEVER_TOO_SLOW)
-@given(history=histories, open_at_end=left_open, chosen=choices)
-def test_any_history_and_any_ranges_for_long(
-    shared: Tools, history: list[Event], open_at_end: list[Write], chosen: list[Choice]
-) -> None:
-    check_any_history(shared, history, open_at_end, chosen)
+@pytest.mark.parametrize("part", range(10))
+def test_any_history_and_any_ranges_for_long(shared: Tools, part: int) -> None:
+    @seed(part)
+    @settings(max_examples=30, database=None, **NEVER_TOO_SLOW)
+    @given(history=histories, open_at_end=left_open, chosen=choices)
+    def check(history: list[Event], open_at_end: list[Write], chosen: list[Choice]) -> None:
+        check_any_history(shared, history, open_at_end, chosen)
+
+    check()
 
 
 class Impatient(RangeReader):

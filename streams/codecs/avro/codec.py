@@ -13,6 +13,7 @@ from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, Rows
 from streams.codecs.avro import wire
+from streams.codecs.avro.nulls import nulls_of
 from streams.codecs.layout import wrong_config
 from streams.codecs.parts import Part, PartsCodec
 
@@ -50,13 +51,31 @@ def inferred(samples: Rows, labels: Rows | None, config: Mapping[str, str]) -> d
 def _schema_text(rows: Rows, key: str) -> str:
     if not isinstance(rows, Mapping):
         return json.dumps(_type(rows, ""))
-    wrong = [name for name in rows if not _NAME.fullmatch(name)]
+    wrong = [name for name in rows if not all(map(_NAME.fullmatch, name.split(".")))]
     if wrong:
         raise wrong_config(
             "AVRO", [FieldViolation(key, f"Avro has no fields named {', '.join(map(repr, wrong[:10]))}")]
         )
-    fields = [{"name": name, "type": _type(array, name)} for name, array in rows.items()]
-    return json.dumps({"type": "record", "name": "Sample" if key == "data_scheme" else "Label", "fields": fields})
+    return json.dumps(_record("Sample" if key == "data_scheme" else "Label", rows, key))
+
+
+def _record(name: str, columns: Mapping[str, Array], key: str, path: str = "") -> dict[str, Any]:
+    """Names with dots are fields of records in it."""
+    inner: dict[str, dict[str, Array]] = {}
+    for field, array in columns.items():
+        head, _, rest = field.partition(".")
+        inner.setdefault(head, {})[rest] = array
+    return {"type": "record", "name": name, "fields": [_field(name, head, inner[head], key, path) for head in inner]}
+
+
+def _field(record: str, name: str, inner: Mapping[str, Array], key: str, path: str) -> dict[str, Any]:
+    if "" not in inner:
+        return {"name": name, "type": _record(f"{record}_{name}", inner, key, f"{path}{name}.")}
+    if len(inner) > 1:
+        raise wrong_config(
+            "AVRO", [FieldViolation(key, f"{path}{name} is a number in some place and a record in another")]
+        )
+    return {"name": name, "type": _type(inner[""], f"{path}{name}")}
 
 
 def _type(array: Array, name: str) -> Any:
@@ -67,8 +86,13 @@ def _type(array: Array, name: str) -> Any:
     kinds = {"b1": "boolean", "i1": "int", "i2": "int", "i4": "int", "i8": "long", "u1": "int", "u2": "int"}
     kinds |= {"u4": "long", "u8": "long", "f2": "float", "f4": "float", "f8": "double"}
     kind: Any = kinds.get(array.dtype.str[1:])
+    what = f"the field {name}" if name else "a row"
+    if nulls_of(array).any():
+        raise InvalidArgument(
+            error_pb2.REASON_SCHEMA_MISMATCH,
+            f"{what} is null: give a data_scheme in which it is a union with null and has a default",
+        )
     if kind is None:
-        what = f"the field {name}" if name else "a row"
         raise InvalidArgument(
             error_pb2.REASON_SCHEMA_MISMATCH, f"{what} is {array.dtype.name}, which Avro does not have"
         )

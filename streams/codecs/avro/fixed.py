@@ -12,7 +12,7 @@ from streams.codecs import Array, Spec
 from streams.codecs.avro.schema import Leaf
 from streams.codecs.avro.writer import zigzag_bytes
 from streams.codecs.layout import Layout
-from streams.codecs.records import Records, all_of_size, flat
+from streams.codecs.records import Records, flat, joined
 
 
 class FixedForm:
@@ -49,9 +49,9 @@ class FixedForm:
 
     def rows(self, records: Records) -> Array | None:
         """The rows, where every record is numbers of one type and nothing else. None: it takes `read`."""
-        if self._plain is None or not all_of_size(records, self._wire.itemsize):
+        if self._plain is None or (whole := joined(records, self._wire.itemsize)) is None:
             return None
-        numbers: Array = np.frombuffer(b"".join(records), self._plain)  # type: ignore[arg-type]  # no None has a size
+        numbers: Array = np.frombuffer(whole, self._plain)
         spec = self._layout.spec
         return numbers.reshape(-1, *spec.shape).astype(spec.dtype, copy=False)
 

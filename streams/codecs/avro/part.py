@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.errors import FieldViolation
 from streams.codecs import BadRecord, Decoded, Rows
-from streams.codecs.avro import writer
+from streams.codecs.avro import nulls
 from streams.codecs.avro.reader import AvroReader
 from streams.codecs.avro.schema import Leaf, SchemaError, parse
 from streams.codecs.layout import Layout, checked, shapes_config, shapes_key, shapes_of_config
@@ -56,15 +56,16 @@ class AvroPart:
 
     def settle(self, rows: Rows) -> None:
         if not self.layout.is_known:
-            self.reader.layout = self.layout.settled(rows)
+            self.reader.layout = self.layout.settled(nulls.without_nulls(self.leaves, rows)[0])
 
     def decode(self, records: Records) -> Decoded:
         decoded = self.reader.decode(records, WHAT[self._prefix])
         return replace(decoded, bad=[_with_hint(one, records) for one in decoded.bad]) if decoded.bad else decoded
 
     def encode(self, rows: Rows) -> list[bytes]:
-        self.settle(rows)
-        return writer.encode(self.leaves, self.layout.split(rows))
+        numbers, absent = nulls.without_nulls(self.leaves, rows)
+        self.settle(numbers)
+        return nulls.encode(self.leaves, self.layout.split(numbers), absent)
 
 
 def _with_hint(bad: BadRecord, records: Records) -> BadRecord:

@@ -10,7 +10,7 @@ import numpy as np
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, BadRecord, Decoded, Rows, Spec
-from streams.codecs.avro import writer
+from streams.codecs.avro import nulls
 from streams.codecs.avro.part import WHAT, AvroPart, configured
 from streams.codecs.avro.reader import AvroReader
 from streams.codecs.avro.registry import Registered, Registry, UnknownSchema, checked_url
@@ -145,7 +145,7 @@ class RegistryPart:
                 self._take(self._subject_schema().text)
             except SchemaError as error:
                 raise wrong_config("AVRO", [FieldViolation(f"{self._prefix}_shapes", str(error))]) from None
-        self._layout = self.layout.settled(rows)
+        self._layout = self.layout.settled(nulls.without_nulls(self._leaves, rows)[0])
 
     def decode(self, records: Records) -> Decoded:
         ids, good, bad = _headers(records, WHAT[self._prefix])
@@ -230,13 +230,14 @@ class RegistryPart:
         schema = self._subject_schema()
         leaves = parse(schema.text)
         self.settle(rows)
-        arrays = dict(zip([leaf.name for leaf in self._leaves], self.layout.split(rows), strict=True))
+        numbers, absent = nulls.without_nulls(leaves, rows)
+        arrays = dict(zip([leaf.name for leaf in self._leaves], self.layout.split(numbers), strict=True))
         if {leaf.name: leaf.kind for leaf in leaves} != {leaf.name: leaf.kind for leaf in self._leaves}:
             raise InvalidArgument(
                 error_pb2.REASON_SCHEMA_MISMATCH,
                 f"the newest schema of the subject {self._subject} (id {schema.id}) has other fields than the rows",
             )
-        return _with_header(schema.id, writer.encode(leaves, [arrays[leaf.name] for leaf in leaves]))
+        return _with_header(schema.id, nulls.encode(leaves, [arrays[leaf.name] for leaf in leaves], absent))
 
     def _subject_schema(self) -> Registered:
         if not self._subject:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -17,15 +17,21 @@ from streams.codecs.records import flat
 VARINT_BYTES = 10
 
 
-def encode(leaves: Sequence[Leaf], arrays: Sequence[Array]) -> list[bytes]:
+def encode(leaves: Sequence[Leaf], arrays: Sequence[Array], absent: Collection[str] = ()) -> list[bytes]:
     """One record per row of the arrays `(n, *shape)`, which are in the leaves' types.
+
+    absent: the names of the leaves that are null, whatever their arrays hold.
 
     Raises InvalidArgument (SCHEMA_MISMATCH) for the index of a symbol that an enum does not have.
     """
     for leaf, array in zip(leaves, arrays, strict=True):
         _check_symbols(leaf, array)
     count = len(arrays[0])
-    pieces = [piece for leaf, array in zip(leaves, arrays, strict=True) for piece in _pieces(leaf, array)]
+    pieces = [
+        piece
+        for leaf, array in zip(leaves, arrays, strict=True)
+        for piece in (_null(leaf, count) if leaf.name in absent else _pieces(leaf, array))
+    ]
     sizes = np.zeros(count, np.int64)
     for piece in pieces:
         sizes += _sizes(piece)
@@ -46,6 +52,11 @@ def _check_symbols(leaf: Leaf, array: Array) -> None:
             error_pb2.REASON_SCHEMA_MISMATCH,
             f"{leaf.name or 'a row'} is {wrong.flat[0]}, where the enum's symbols are 0 to {len(leaf.symbols) - 1}",
         )
+
+
+def _null(leaf: Leaf, count: int) -> Iterator[Array]:
+    assert leaf.null_branch is not None, "the schema takes no null there"
+    yield _constant(count, zigzag_bytes(leaf.null_branch))
 
 
 def _pieces(leaf: Leaf, array: Array) -> Iterator[Array]:
