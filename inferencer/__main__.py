@@ -53,8 +53,8 @@ def replica(settings: Settings, stop: threading.Event) -> int:
     with ExitStack() as stack:
         channel = stack.enter_context(connect(settings.address))
         inference = fetch_inference(channel, settings.inference_id, stop)
-        workers = stack.enter_context(_workers(settings))
         status = Status(settings.slot)
+        workers = stack.enter_context(_workers(settings, status))
         models = Following(ModelLoader(channel, inference, settings.work_dir / "weights", workers), status)
         reporter = Reporter(
             channel,
@@ -77,11 +77,12 @@ def replica(settings: Settings, stop: threading.Event) -> int:
         return EXIT_FENCED if fenced.is_set() else EXIT_OK
 
 
-def _workers(settings: Settings) -> Workers:
+def _workers(settings: Settings, status: Status) -> Workers:
     return Workers(
         settings.work_dir / f"worker-{settings.slot}",
         memory_bytes=settings.worker_memory_bytes,
         spare=settings.spare_worker,
+        is_busy=lambda: status.is_behind,
         on_output=lambda text: print(text, end="", file=sys.stderr, flush=True),
     )
 

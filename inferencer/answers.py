@@ -132,8 +132,8 @@ def _encode_several(names: Sequence[str], arrays: Sequence[np.ndarray]) -> list[
 
 def answer_headers(copied: Sequence[Header] | None, model: bytes, source: bytes) -> list[Header]:
     """The question's headers, then ours; those of an inference before us in a chain are replaced."""
-    kept = [header for header in copied or () if header[0] not in OWN_HEADERS]
-    return [*kept, (MODEL_HEADER, model), (SOURCE_HEADER, source)]
+    own: list[Header] = [(MODEL_HEADER, model), (SOURCE_HEADER, source)]
+    return [header for header in copied if header[0] not in OWN_HEADERS] + own if copied else own
 
 
 def dead_letter_headers(copied: Sequence[Header] | None, model: bytes, source: bytes, refusal: Refusal) -> list[Header]:

@@ -1,21 +1,20 @@
 """The two guarantees: answers and offsets as one transaction, or answers first and offsets after them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
-from headrace.errors import Aborted, FailedPrecondition, HeadraceError, Unavailable
+from headrace.errors import Aborted, FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
 from headrace.v1 import error_pb2
 from streams.group import GroupMetadata, GroupReader
 from streams.kafka import KafkaSettings
 from streams.writer import (
     BatchProducer,
+    SentRecord,
     TransactionAbortable,
     TransactionalWriter,
     TransactionFatal,
     TransactionUnknown,
 )
-
-Headers = list[tuple[str, str | bytes | None]]
 
 UNSETTLED = (TransactionAbortable, TransactionFatal, TransactionUnknown)
 
@@ -37,9 +36,9 @@ class OutcomeLostError(Exception):
 class Delivery(Protocol):
     """How answers and offsets reach Kafka. A context manager."""
 
-    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
-        """Adds a record to what the next commit covers. Raises OutcomeLostError; InvalidArgument if it is too large;
-        FailedPrecondition where Kafka refuses it for good.
+    def produce(self, topic: str, records: Sequence[SentRecord]) -> dict[int, InvalidArgument]:
+        """Adds records to what the next commit covers, but those that are too large: why, by their index. Raises
+        OutcomeLostError; FailedPrecondition where Kafka refuses them for good.
         """
 
     def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
@@ -73,12 +72,12 @@ class ExactlyOnce:
     def __exit__(self, *_: object) -> None:
         self._writer.close()
 
-    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
+    def produce(self, topic: str, records: Sequence[SentRecord]) -> dict[int, InvalidArgument]:
         """See Delivery."""
         self._topics.add(topic)
         try:
             self._open()
-            self._writer.produce(topic, key, value, headers, partition)
+            return self._writer.produce_all(topic, records)
         except UNSETTLED as error:
             raise failure_of(error, self._topics) from error
 
@@ -124,11 +123,11 @@ class AtLeastOnce:
     def __exit__(self, *_: object) -> None:
         self._producer.__exit__(None, None, None)
 
-    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
+    def produce(self, topic: str, records: Sequence[SentRecord]) -> dict[int, InvalidArgument]:
         """See Delivery."""
         self._topics.add(topic)
         try:
-            self._producer.produce(topic, key, value, headers, partition)
+            return self._producer.produce_all(topic, records)
         except Unavailable as error:
             raise failure_of(error, self._topics) from error
 

@@ -1,12 +1,14 @@
 """The loop of a replica: read, decode, predict, answer, commit.
 
-While the worker predicts one batch the loop reads and decodes the next. In order, for every batch:
+The worker always has a batch: while it predicts one, the loop produces the answers of the batch before and reads and
+decodes the batch behind. In order, for every batch:
 
 1. `consume`: up to `max_rows` records, and with them the membership in the group that fences their commit.
 2. Decode all rows at once; a record that cannot be decoded is refused.
-3. Send the rows to the worker; settle the batch before: collect its answers, open a transaction unless one is open,
-   produce answers and dead letters in the order of the records.
-4. When the pace says so, or partitions are about to be taken away: commit answers, dead letters and offsets together.
+3. Take the answers of the batch before from the worker, and send it these rows.
+4. Open a transaction unless one is open, and produce the answers and dead letters of the batch before, in the order of
+   the records.
+5. When the pace says so, or partitions are about to be taken away: commit answers, dead letters and offsets together.
 
 Another model takes over between two batches, after a commit: no transaction has answers of both.
 
@@ -17,16 +19,16 @@ without the other would lose records, or answer them twice.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from headrace.errors import FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
+from headrace.errors import FailedPrecondition, HeadraceError, Unavailable
 from headrace.failpoints import fail_at
 from headrace.v1 import error_pb2, inference_pb2
-from inferencer.answers import Header, Refusal, answer_headers, dead_letter_headers
+from inferencer.answers import Refusal, answer_headers, dead_letter_headers
 from inferencer.breaker import CircuitBreaker
 from inferencer.delivery import Delivery, OutcomeLostError
 from inferencer.pace import CommitPace
@@ -42,6 +44,10 @@ log = logging.getLogger(__name__)
 DEFAULT_MAX_ROWS = 1024
 DEFAULT_MAX_WAIT_S = 0.1
 KAFKA_AWAY_WAIT_S = 0.5
+KEEP_ALIVE_S = 1.0
+
+# Partition and offset of a record.
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,11 @@ class Batch:
     refusals: dict[int, Refusal]
     """Position in the batch to why the record was not decoded."""
     asked: np.ndarray
-    """Positions of the rows that are with the worker."""
+    """Positions of the rows that the worker gets."""
     revoked: set[int] = field(default_factory=set)
     """Partitions that were taken away meanwhile: their answers are somebody else's."""
-    discarded: bool = False
-    """All of it will be read again."""
+    columns: Columns = field(default_factory=dict)
+    """The rows that were decoded."""
 
 
 class BatchModel(Protocol):
@@ -86,7 +92,7 @@ class BatchModel(Protocol):
         """Takes rows, and what they consist of, without waiting for their answers."""
 
     def answer(self, keep_alive: Callable[[], None]) -> Answers:
-        """The answers to the rows of `ask`, one each; calls `keep_alive` now and then meanwhile."""
+        """The answers to the rows of `ask`, one each; calls `keep_alive` a few times a second meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -139,51 +145,58 @@ class Loop:
         self._route, self._reader, self._codec = route, reader, codec
         self._models, self._delivery, self._status = models, delivery, status
         self._model = models.current
+        self._input_topic = route.input_topic.encode()
         self._pace = CommitPace()
         self._breaker = CircuitBreaker()
-        self._in_flight: Batch | None = None
+        self._read: Batch | None = None  # waits for the worker
+        self._asked: Batch | None = None  # is with the worker
         self._positions: dict[int, int] = {}  # answered and not committed: partition → next offset
         self._counts = Counts()
         self._behind = False
         self._start_over_wanted = False
         self._kafka_away = False
+        self._alive_until = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Answers until `stop` is set, then settles and commits what is on the way."""
         while not stop.is_set():
             self.step()
-        self._settle()
+        self._settle(self._receive())
         self._commit()
 
     def step(self) -> None:
         """One turn. Raises what ends the replica: FENCED, OFFSET_EXPIRED, SCHEMA_MISMATCH, …"""
-        questions = self._reader.consume(self._route.max_rows, self._wait_s())
-        fail_at("after_consume")
+        self._read_next()
+        is_replaced = self._models.has_successor
         if not self._start_over_wanted:
-            self._behind = len(questions) == self._route.max_rows
-            self._settle()
+            answered = self._receive()
+            if not is_replaced:
+                self._ask_next()
+            self._settle(answered)
+        if is_replaced and not self._start_over_wanted:
+            self._replace_model()
         if self._start_over_wanted:
             self._start_over()
             return
-        if self._models.has_successor:
-            self._replace_model()
-        if questions:
-            self._ask(questions)
-        if self._pace.remaining_s(behind=self._behind) <= 0:
-            self._commit()
-        self._status.observe(self._reader.assigned, self._reader.lag())
+        self._commit_if_due()
+        self._status.observe(self._reader.assigned, self._reader.lag(), behind=self._behind)
 
     def before_revoke(self, partitions: Sequence[int]) -> None:
         """Called by the reader while the partitions are still ours: commit what is answered, forget the rest."""
         self._status.rebalanced()
-        if self._in_flight:
-            self._in_flight.revoked.update(partitions)
+        for batch in self._on_the_way:
+            batch.revoked.update(partitions)
         self._commit()
 
     def after_loss(self, partitions: Sequence[int]) -> None:
         """Called by the reader when the partitions are somebody else's already."""
         self._status.rebalanced()
         self._start_over_wanted = True
+
+    @property
+    def _on_the_way(self) -> list[Batch]:
+        """Read, and not yet answered."""
+        return [batch for batch in (self._asked, self._read) if batch is not None]
 
     def _replace_model(self) -> None:
         """Nothing is with the worker; once nothing is uncommitted either, the next batch goes to the successor."""
@@ -192,45 +205,70 @@ class Loop:
             return
         self._model = self._models.switch()
         self._status.answers_with(self._model.result_id, self._model.version)
+        self._ask_next()
 
     def _wait_s(self) -> float:
         """Answers that are due, or a batch that is with the worker, must not wait for new records."""
         if self._kafka_away:
             return KAFKA_AWAY_WAIT_S
-        if self._in_flight or self._start_over_wanted:
+        if self._asked or self._start_over_wanted:
             return 0.0
         return min(self._route.max_wait_s, self._pace.remaining_s(behind=self._behind))
 
-    def _ask(self, questions: Sequence[Message]) -> None:
-        self._status.read(len(questions))
-        with phase("decode"):
-            decoded = self._codec.decode_samples([question.value() for question in questions])
-        refusals = {bad.index: Refusal(error_pb2.REASON_DECODE_ERROR, bad.reason) for bad in decoded.bad}
-        self._in_flight = Batch(questions, refusals, decoded.good)
-        if len(decoded.good):
-            self._model.predictor.ask({"": decoded.rows}, self._codec.fields)
-
-    def _settle(self) -> None:
-        """Turns the batch that is with the worker into records of the open transaction."""
-        batch = self._in_flight
-        if batch is None:
+    def _read_next(self) -> None:
+        questions = self._reader.consume(self._route.max_rows, self._wait_s())
+        fail_at("after_consume")
+        if self._start_over_wanted:
             return
+        self._behind = len(questions) == self._route.max_rows
+        if questions:
+            self._status.read(len(questions))
+            with phase("decode"):
+                decoded = self._codec.decode_samples([question.value() for question in questions])
+            refusals = {bad.index: Refusal(error_pb2.REASON_DECODE_ERROR, bad.reason) for bad in decoded.bad}
+            self._read = Batch(questions, refusals, decoded.good, columns={"": decoded.rows})
+
+    def _ask_next(self) -> None:
+        """What was read goes to the worker, which has nothing else."""
+        if self._start_over_wanted:
+            return
+        self._asked, self._read = self._read, None
+        if self._asked is not None and len(self._asked.asked):
+            self._model.predictor.ask(self._asked.columns, self._codec.fields)
+
+    def _receive(self) -> tuple[Batch, dict[int, bytes | Refusal]] | None:
+        """The batch that is with the worker, and its answers."""
+        batch = self._asked
+        if batch is None:
+            return None
         answers: dict[int, bytes | Refusal] = dict(batch.refusals)
         if len(batch.asked):
+            self._alive_until = time.monotonic() + KEEP_ALIVE_S
             with phase("predict"):
-                answered = self._model.predictor.answer(self._reader_alive)
+                answered = self._model.predictor.answer(self._while_waiting)
             answers.update(zip(batch.asked.tolist(), answered, strict=True))
-        self._in_flight = None
-        if batch.discarded or self._start_over_wanted:
+        self._asked = None
+        return batch, answers
+
+    def _settle(self, answered: tuple[Batch, dict[int, bytes | Refusal]] | None) -> None:
+        """Turns answers into records of the open transaction."""
+        if answered is None or self._start_over_wanted:
             return
         fail_at("after_predict")
+        batch, answers = answered
         self._check(batch, answers)
         with phase("produce"):
             self._produce(batch, answers)
         fail_at("after_produce")
 
-    def _reader_alive(self) -> None:
-        """The group must not take a replica for dead whose model is slow."""
+    def _while_waiting(self) -> None:
+        """A slow model must neither keep the answers of the batch before in an open transaction, nor have the group
+        take the replica for dead.
+        """
+        self._commit_if_due()
+        if time.monotonic() < self._alive_until:
+            return
+        self._alive_until = time.monotonic() + KEEP_ALIVE_S
         self._reader.pause()
         self._reader.keep_alive()
         self._reader.resume()
@@ -244,39 +282,59 @@ class Loop:
         self._breaker.count(len(batch.questions), len(refusals), example)
 
     def _produce(self, batch: Batch, answers: dict[int, bytes | Refusal]) -> None:
+        """Answers, then dead letters; each in the order of the records."""
+        places = [_place(question) for question in batch.questions]
+        kept = [index for index, (partition, _) in enumerate(places) if partition not in batch.revoked]
+        if not kept:
+            return
+        self._pace.opened()
         try:
-            for index, question in enumerate(batch.questions):
-                partition, offset = question.partition(), question.offset()
-                assert partition is not None
-                assert offset is not None
-                if partition in batch.revoked:
-                    continue
-                self._pace.opened()
-                self._produce_one(question, partition, offset, answers[index])
-                self._positions[partition] = offset + 1
+            refused = self._send_answers(batch.questions, places, {index: answers[index] for index in kept})
+            self._send_dead_letters(batch.questions, places, refused)
         except OutcomeLostError as error:
             self._lose(error)
+            return
+        self._counts.answers += len(kept) - len(refused)
+        self._counts.refusals += len(refused)
+        self._positions.update((partition, offset + 1) for partition, offset in (places[index] for index in kept))
 
-    def _produce_one(self, question: Message, partition: int, offset: int, answer: bytes | Refusal) -> None:
-        route, copied = self._route, headers_of(question)
-        source = f"{route.input_topic}/{partition}/{offset}".encode()
-        if isinstance(answer, bytes):
-            try:
-                headers = answer_headers(copied, self._model.label, source)
-                self._send(route.output, question, partition, answer, headers)
-                self._counts.answers += 1
-                return
-            except InvalidArgument as error:  # larger than Kafka takes
-                answer = Refusal(error.reason, error.message)
-        self._counts.refusals += 1
-        if route.on_error == inference_pb2.ERROR_POLICY_DEAD_LETTER:
-            headers = dead_letter_headers(copied, self._model.label, source, answer)
-            self._send(route.dead_letters, question, partition, question.value(), headers)
+    def _send_answers(
+        self, questions: Sequence[Message], places: Sequence[Place], answers: Mapping[int, bytes | Refusal]
+    ) -> dict[int, Refusal]:
+        """Which are refused: by the model, or because the answer is larger than Kafka takes."""
+        target, model = self._route.output, self._model.label
+        sent, records, refused = [], [], {}
+        for index, answer in answers.items():
+            if isinstance(answer, Refusal):
+                refused[index] = answer
+                continue
+            question, place = questions[index], places[index]
+            headers = answer_headers(headers_of(question), model, self._source(place))
+            records.append((answer, question.key(), place[0] % target.partitions, headers))
+            sent.append(index)
+        too_large = self._delivery.produce(target.topic, records)
+        refused.update({sent[at]: Refusal(error.reason, error.message) for at, error in too_large.items()})
+        return refused
 
-    def _send(
-        self, target: Target, question: Message, partition: int, value: bytes | None, headers: list[Header]
+    def _send_dead_letters(
+        self, questions: Sequence[Message], places: Sequence[Place], refused: Mapping[int, Refusal]
     ) -> None:
-        self._delivery.produce(target.topic, question.key(), value, headers, partition % target.partitions)
+        target, model = self._route.dead_letters, self._model.label
+        if not refused or self._route.on_error != inference_pb2.ERROR_POLICY_DEAD_LETTER:
+            return
+        records = []
+        for index in sorted(refused):
+            question, place = questions[index], places[index]
+            headers = dead_letter_headers(headers_of(question), model, self._source(place), refused[index])
+            records.append((question.value(), question.key(), place[0] % target.partitions, headers))
+        self._delivery.produce(target.topic, records)
+
+    def _source(self, place: Place) -> bytes:
+        return b"%s/%d/%d" % (self._input_topic, *place)
+
+    def _commit_if_due(self) -> None:
+        if self._pace.remaining_s(behind=self._behind) <= 0:
+            self._commit()
 
     def _commit(self) -> None:
         """Everything that was answered since the last commit, with its offsets."""
@@ -291,8 +349,7 @@ class Loop:
             self._lose(error)
             return
         fail_at("after_commit")
-        is_asked = self._in_flight is not None
-        self._status.committed(self._counts.answers, self._counts.refusals, but_last=is_asked)
+        self._status.committed(self._counts.answers, self._counts.refusals, but_last=len(self._on_the_way))
         self._positions, self._counts = {}, Counts()
         self._pace.committed(time.monotonic() - started)
 
@@ -303,9 +360,8 @@ class Loop:
 
     def _start_over(self) -> None:
         """Abort, then read again from the committed offsets: what they say is done is done, the rest is not."""
-        if self._in_flight:
-            self._in_flight.discarded = True
-            self._settle()
+        self._receive()
+        self._read = None
         self._positions, self._counts = {}, Counts()
         self._status.aborted()
         self._pace.aborted()
@@ -318,6 +374,13 @@ class Loop:
             log.warning("Kafka is away; trying again", extra={"cause": str(error)})
         else:
             self._start_over_wanted = self._kafka_away = False
+
+
+def _place(question: Message) -> Place:
+    partition, offset = question.partition(), question.offset()
+    assert partition is not None
+    assert offset is not None
+    return partition, offset
 
 
 def is_permanent(error: HeadraceError) -> bool:

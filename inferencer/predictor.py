@@ -25,6 +25,8 @@ Answers = list[bytes | Refusal]
 READY_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 120.0
 BATCH_TIMEOUT_S = 60.0
+# How long the caller is not heard of while the model works.
+TURN_S = 0.1
 PARTS = 32
 # The parts of a batch that failed get time in proportion to their rows, but never less than this, nor than so many
 # times what the slowest batch has taken: each record that hangs the model costs this once per level.
@@ -95,6 +97,7 @@ class Predictor:
     def start(self) -> None:
         """Loads the model. Raises CODE_ERROR, CHECKPOINT_CORRUPT, NOT_INSTALLED, ….; then there is nothing to close."""
         self._start(lambda: None)
+        self._workers.keep_spare_when_quiet(self._recipe.framework)
 
     def close(self) -> None:
         """Ends the worker."""
@@ -127,7 +130,7 @@ class Predictor:
             self._send_error = error
 
     def answer(self, keep_alive: Callable[[], None]) -> Answers:
-        """What `ask` asked for, one per row. `keep_alive` is called about once a second while the model works.
+        """What `ask` asked for, one per row. `keep_alive` is called a few times a second while the model works.
 
         A worker that ends is replaced and gets the rows again in parts, down to the record that does it, whose answer
         is a refusal.
@@ -152,7 +155,7 @@ class Predictor:
 
     def _wait(self, keep_alive: Callable[[], None], deadline: float) -> None:
         """Until the worker has said something, or the deadline is over."""
-        while not self._worker.answer_ready(max(0.0, min(1.0, deadline - time.monotonic()))):
+        while not self._worker.answer_ready(max(0.0, min(TURN_S, deadline - time.monotonic()))):
             keep_alive()
             if time.monotonic() > deadline:
                 return
@@ -196,6 +199,8 @@ class Predictor:
         if error.reason in WORKER_LOST:
             self.close()
             self._start(keep_alive)
+            # At once, because what has ended one worker may end more; only now, because it would slow the load down.
+            self._workers.keep_spare(self._recipe.framework)
 
     def _start(self, keep_alive: Callable[[], None]) -> None:
         self._session = self._workers.take(self._recipe.framework)
@@ -204,8 +209,6 @@ class Predictor:
         except BaseException:
             self.close()
             raise
-        # Now, because its import would have slowed the load down.
-        self._workers.keep_spare(self._recipe.framework)
 
     def _load(self, keep_alive: Callable[[], None]) -> None:
         result = self._recipe.result

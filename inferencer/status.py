@@ -41,6 +41,8 @@ class Status:
         self._model_error: HeadraceError | None = None
         self._lost_error: HeadraceError | None = None
         self._lost_count = 0
+        self.is_behind = False
+        """Whether records wait for the replica."""
 
     def answers_with(self, result_id: int, version: int) -> None:
         """The model that answers from now on."""
@@ -53,8 +55,9 @@ class Status:
         with self._lock:
             self._model_error = error
 
-    def committed(self, answers: int, refusals: int, *, but_last: bool) -> None:
-        """Counts records whose outcome stands; but_last: the last batch that was read is still with the model."""
+    def committed(self, answers: int, refusals: int, *, but_last: int) -> None:
+        """Counts records whose outcome stands; but_last: so many batches, the last that were read, are not
+        among them."""
         COMMITS.inc()
         ANSWERED.inc(answers)
         REFUSED.inc(refusals)
@@ -86,8 +89,9 @@ class Status:
         """Partitions were taken away."""
         REBALANCES.inc()
 
-    def observe(self, partitions: Collection[int], lag: Mapping[int, int]) -> None:
-        """Where the replica stands."""
+    def observe(self, partitions: Collection[int], lag: Mapping[int, int], *, behind: bool = False) -> None:
+        """Where the replica stands; behind: records wait for it, and not it for records."""
+        self.is_behind = behind
         for partition, records in lag.items():
             LAG.labels(partition).set(records)
         for partition in set(self._state.partitions) - set(partitions):

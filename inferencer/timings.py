@@ -42,8 +42,8 @@ class AnswerTimes:
         """A batch was read."""
         self._open.append((monotonic(), records))
 
-    def committed(self, *, but_last: bool) -> None:
-        """Its answers count. but_last: the last batch that was read is still on its way."""
+    def committed(self, *, but_last: int) -> None:
+        """Its answers count. but_last: so many of the batches that were read last are still on their way."""
         now = monotonic()
         count = len(self._open) - but_last
         for read_at, records in self._open[:count]:

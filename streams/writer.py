@@ -10,15 +10,25 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from headrace.errors import Aborted, DeadlineExceeded, HeadraceError, Unavailable
+from headrace.errors import Aborted, DeadlineExceeded, HeadraceError, InvalidArgument, Unavailable
 from headrace.v1 import error_pb2
-from streams.delivery import DELIVERY_TIMEOUT_S, FLUSH_GRACE_S, POLL_EVERY, Tally, enqueue, flush, not_delivered
+from streams.delivery import (
+    DELIVERY_TIMEOUT_S,
+    FLUSH_GRACE_S,
+    POLL_EVERY,
+    SentRecord,
+    Tally,
+    enqueue,
+    enqueue_all,
+    flush,
+    not_delivered,
+)
 from streams.group import GroupMetadata
 from streams.kafka import Headers, KafkaSettings, as_headrace_error, is_transient, kafka_errors
 from streams.producer import StreamProducer
 
 __all__ = [
-    "BatchProducer", "StreamProducer", "TransactionAbortable", "TransactionFatal", "TransactionFenced",
+    "BatchProducer", "SentRecord", "StreamProducer", "TransactionAbortable", "TransactionFatal", "TransactionFenced",
     "TransactionUnknown", "TransactionalWriter",
 ]  # fmt: skip
 
@@ -35,7 +45,13 @@ _BOUNDED: Mapping[str, Any] = {
     "queue.buffering.max.kbytes": 64 * 1024,
     "queue.buffering.max.messages": 100_000,
 }
-_CONFIRMED: Mapping[str, Any] = {**_BOUNDED, "message.timeout.ms": int(DELIVERY_TIMEOUT_S * 1000)}
+_CONFIRMED: Mapping[str, Any] = {
+    **_BOUNDED,
+    "message.timeout.ms": int(DELIVERY_TIMEOUT_S * 1000),
+    # A record is confirmed when it is neither in librdkafka's hands any more nor reported: a call into Python for each
+    # one would cost as much as a tenth of sending it.
+    "delivery.report.only.error": True,
+}
 _TRANSACTIONAL: Mapping[str, Any] = {
     **_BOUNDED,
     # When every broker is away, librdkafka 2.16 forgets the coordinator of the transaction and begins anew from the
@@ -109,7 +125,7 @@ class TransactionalWriter:
         self._producer: Producer | None = None
         self._in_transaction = False
         self._tainted = False
-        self._produced = 0
+        self._sent = Tally()
 
     def __enter__(self) -> TransactionalWriter:
         self.recover()
@@ -174,9 +190,18 @@ class TransactionalWriter:
             raise self._unknown("the records cannot be sent") from error
         except KafkaException as error:
             raise self._transaction_error(error.args[0]) from error
-        self._produced += 1
-        if self._produced % POLL_EVERY == 0:
+        self._sent.sent += 1
+        if self._sent.sent % POLL_EVERY == 0:
             self._open_producer.poll(0)
+
+    def produce_all(self, topic: str, records: Sequence[SentRecord]) -> dict[int, InvalidArgument]:
+        """Add records to the transaction; those that are too large are left out: why, by their index."""
+        try:
+            return enqueue_all(self._open_producer, topic, records, self._sent, timeout_s=self._commit_timeout_s)
+        except BufferError as error:
+            raise self._unknown("the records cannot be sent") from error
+        except KafkaException as error:
+            raise self._transaction_error(error.args[0]) from error
 
     def send_offsets(self, topic: str, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
         """Add partition → *next* offset (last + 1) to the transaction, for the group of the metadata.
@@ -317,7 +342,7 @@ class BatchProducer:
     @property
     def outstanding(self) -> int:
         """Records neither confirmed nor refused."""
-        return self._reports.outstanding
+        return 0 if self._producer is None else len(self._producer)
 
     def produce(
         self,
@@ -329,15 +354,27 @@ class BatchProducer:
     ) -> None:
         """Send a record; waits while too many are unconfirmed. Raises InvalidArgument where it is too large."""
         assert self._producer is not None, "use the producer in a with block"
-        record = self._reports.report
+        report = self._reports.report
         try:
             with kafka_errors(self._kafka, topic=topic):
-                enqueue(self._producer, topic, key, value, headers=headers, partition=partition, on_delivery=record)
+                enqueue(self._producer, topic, key, value, headers=headers, partition=partition, on_delivery=report)
         except BufferError as error:
-            raise not_delivered(self._reports, self._kafka) from error
+            raise self._not_delivered(self.outstanding) from error
         self._reports.sent += 1
         if self._reports.sent % POLL_EVERY == 0:
             self._producer.poll(0)
+
+    def produce_all(self, topic: str, records: Sequence[SentRecord]) -> dict[int, InvalidArgument]:
+        """Send records; waits while too many are unconfirmed. Those that are too large are left out: why, by their
+        index.
+        """
+        assert self._producer is not None, "use the producer in a with block"
+        reports = self._reports
+        try:
+            with kafka_errors(self._kafka, topic=topic):
+                return enqueue_all(self._producer, topic, records, reports, on_delivery=reports.report)
+        except BufferError as error:
+            raise self._not_delivered(self.outstanding) from error
 
     def poll(self) -> None:
         """Serve delivery reports, without waiting."""
@@ -351,8 +388,15 @@ class BatchProducer:
         offset. They are forgotten here.
         """
         assert self._producer is not None, "use the producer in a with block"
-        flush(self._producer, timeout_s)
-        reports, self._reports = self._reports, Tally()
-        if reports.delivered < reports.sent:
+        left = flush(self._producer, timeout_s)
+        if left or self._reports.failed:
+            error = self._not_delivered(left)
+            self._reports = Tally()
             self._producer.purge()
-            raise not_delivered(reports, self._kafka)
+            raise error
+        self._reports = Tally()
+
+    def _not_delivered(self, left: int) -> HeadraceError:
+        reports = self._reports
+        reports.delivered = reports.sent - reports.failed - left
+        return not_delivered(reports, self._kafka)

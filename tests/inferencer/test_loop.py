@@ -17,14 +17,15 @@ from cli.broker import Broker
 from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.v1 import inference_pb2
 from headrace.v1.inference_pb2 import Inference
-from inferencer.loop import is_permanent
+from inferencer.loop import Model, Models, is_permanent
 from inferencer.models import Following
+from inferencer.predictor import Answers
 from inferencer.status import Status
 from streams.follow import TopicFollower
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of, log_ends
 from streams.writer import BatchProducer
-from tests.inferencer.replica import AdderLoader, question, run_replica
+from tests.inferencer.replica import Adder, AdderLoader, Fixed, question, run_replica
 from tests.streams.log import offset_range, read
 from tests.support import eventually
 
@@ -92,7 +93,7 @@ def expect_each_once(answers: list[Message], count: int) -> None:
 
 @contextmanager
 def replica_thread(
-    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int | Status | Following
+    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int | Status | Models
 ) -> Iterator[list[HeadraceError]]:
     """A replica on a thread; gives what ended it."""
     stop, errors = threading.Event(), list[HeadraceError]()
@@ -203,6 +204,37 @@ def test_a_bad_record_becomes_a_dead_letter_in_its_place_and_the_others_are_answ
     assert headers["headrace-error"] == b"DECODE_ERROR"
     assert headers["headrace-source"] == f"{source}/2/40".encode()
     assert sources(answers)[2] == [*range(40), *range(41, 61)]
+
+
+class Held(Adder):
+    """Answers its first batch at once, and every other one when it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+        self._is_first = True
+
+    def answer(self, keep_alive: Callable[[], None]) -> Answers:
+        while not self._is_first and not self.released.wait(0.02):
+            keep_alive()
+        self._is_first = False
+        return super().answer(keep_alive)
+
+
+@pytest.mark.parametrize("at_least_once", [False, True])
+def test_answers_are_committed_while_the_model_is_slow_with_the_next_ones(
+    kafka: KafkaSettings, topics: Topics, at_least_once: bool
+) -> None:
+    send(kafka, topics[0], 0, 20)
+    held, status = Held(), Status(0)
+    models = Fixed(Model(b"held/1", 1, 1, held))
+    with replica_thread(kafka, topics, models=models, status=status, at_least_once=at_least_once):
+        try:
+            eventually(lambda: status.snapshot().answered_count > 0, timeout_s=20)
+        finally:
+            held.released.set()
+        eventually(lambda: status.snapshot().answered_count == 20 * PARTITIONS, timeout_s=20)
+    expect_each_once(read_all(kafka, topics[1]), 20)
 
 
 def answers_with(status: Status, version: int) -> bool:

@@ -21,7 +21,7 @@ def test_a_replica_that_commits_nothing_again_and_again_is_not_ready_and_says_wh
     assert not status.is_running
     assert told.state == inference_pb2.INFERENCE_STATE_DEGRADED
     assert told.error.message == "away"
-    status.committed(2, 1, but_last=False)
+    status.committed(2, 1, but_last=0)
     told = status.snapshot()
     assert status.is_running
     assert (told.state, told.HasField("error")) == (inference_pb2.INFERENCE_STATE_RUNNING, False)

@@ -7,7 +7,7 @@ import pytest
 
 from headrace.errors import InvalidArgument, Unavailable
 from streams.kafka import KafkaSettings, headers_of, log_ends
-from streams.writer import BatchProducer, StreamProducer, TransactionalWriter, TransactionFenced
+from streams.writer import BatchProducer, SentRecord, StreamProducer, TransactionalWriter, TransactionFenced
 from tests.streams.log import flush, offset_range, read, seen, values
 from tests.support import eventually
 
@@ -92,6 +92,24 @@ def test_a_record_that_is_too_large_is_refused_alone(kafka: KafkaSettings, topic
         writer.commit()
     assert (caught.value.metadata["size_bytes"], caught.value.metadata["limit_bytes"]) == ("2000001", "1000000")
     assert seen(kafka, name) == [b"before", b"after"]
+
+
+def test_of_many_records_those_that_are_too_large_are_left_out(
+    kafka: KafkaSettings, topic: Topic, writer_id: str
+) -> None:
+    values = [b"before", bytes(2_000_000), b"after", bytes(3_000_000)]
+    records: list[SentRecord] = [(value, b"k", 0, [("n", b"1")]) for value in values]
+    transactional, confirmed = topic(), topic()
+    with TransactionalWriter(kafka, writer_id) as writer:
+        writer.begin()
+        refused = writer.produce_all(transactional, records)
+        writer.commit()
+    with BatchProducer(kafka) as producer:
+        assert producer.produce_all(confirmed, records).keys() == refused.keys() == {1, 3}
+        producer.flush()
+        assert producer.outstanding == 0
+    assert refused[1].metadata["size_bytes"] == "2000001"
+    assert seen(kafka, transactional) == seen(kafka, confirmed) == [b"before", b"after"]
 
 
 def test_a_writer_without_a_cluster_says_so() -> None:
