@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S = 10.0
 ErrorCallback = Callable[[KafkaError], None]
+# Gets the kind of a line in librdkafka's log, such as FAIL (a connection) or REQTMOUT.
+LogCallback = Callable[[str], None]
 Headers = list[tuple[str, str | bytes | None]]
 
 _COMMON: Mapping[str, Any] = {
@@ -109,11 +111,12 @@ class KafkaSettings:
         *,
         defaults: Mapping[str, Any] | None = None,
         error_cb: ErrorCallback | None = None,
+        log_cb: LogCallback | None = None,
     ) -> Producer:
-        """An idempotent producer (`acks=all`); arguments and errors as of `consumer`."""
+        """An idempotent producer (`acks=all`); arguments and errors as of `consumer`. `poll` calls `log_cb`."""
         with kafka_errors(self):
             config = self._config({**_PRODUCER, **(defaults or {})}, settings, error_cb)
-            return Producer(config, logger=_ClientLog())
+            return Producer(config, logger=_ClientLog(log_cb))
 
     def admin(self) -> AdminClient:
         with kafka_errors(self):
@@ -129,8 +132,14 @@ class KafkaSettings:
 class _ClientLog:
     """What librdkafka says on its own. It calls an error what it then retries; what fails comes back from the call."""
 
+    def __init__(self, log_cb: LogCallback | None = None) -> None:
+        self._log_cb = log_cb
+
     def log(self, level: int, message: str, *arguments: object) -> None:
+        """`arguments`: kind, client, text."""
         log.debug(message, *arguments)
+        if self._log_cb is not None and arguments:
+            self._log_cb(str(arguments[0]))
 
 
 class LogEnds(NamedTuple):
