@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import inferencer.__main__ as main
 import inferencer.delivery as delivery
+import inferencer.loading as loading
 import inferencer.predictor as predictor
 from headrace.process import run_main
 from headrace.settings import load
 from sandbox.limits import Limits
 from sandbox.session import WorkerSession
-from streams.group import GroupMetadata, GroupReader
+from streams.group import GroupMetadata
 from streams.writer import TransactionalWriter
 from tests.inferencer.faults import planted
 from tests.sandbox.workers import start_plain
@@ -69,22 +71,24 @@ def commit_stale(every: int) -> None:
     TransactionalWriter.send_offsets = stale  # type: ignore[method-assign]
 
 
+def replace(module: ModuleType, name: str, **options: object) -> None:
+    """From now on the module makes its objects with these options as well."""
+    setattr(module, name, partial(getattr(module, name), **options))
+
+
 def apply(conditions: Conditions) -> None:
     """Changes what only constants and `__main__` say."""
     if conditions.framework == "plain":
-        WorkerSession.start = staticmethod(start_worker)  # type: ignore[method-assign, assignment]
+        WorkerSession.start = staticmethod(start_worker)  # type: ignore[method-assign]
     group = {
         "session.timeout.ms": conditions.session_timeout_ms,
         "heartbeat.interval.ms": min(1000, conditions.session_timeout_ms // 4),
         "max.poll.interval.ms": max(conditions.max_poll_interval_ms, conditions.session_timeout_ms),
     }
-    main.GroupReader = partial(GroupReader, settings=group)  # type: ignore[misc, assignment]
-    delivery.TransactionalWriter = partial(  # type: ignore[misc, assignment]
-        TransactionalWriter,
-        commit_timeout_s=conditions.commit_timeout_s,
-        settings={"transaction.timeout.ms": conditions.transaction_timeout_ms},
-    )
-    predictor.Predictor.__init__.__kwdefaults__["batch_timeout_s"] = conditions.batch_timeout_s
+    transactions = {"transaction.timeout.ms": conditions.transaction_timeout_ms}
+    replace(main, "GroupReader", settings=group)
+    replace(delivery, "TransactionalWriter", commit_timeout_s=conditions.commit_timeout_s, settings=transactions)
+    replace(loading, "Predictor", batch_timeout_s=conditions.batch_timeout_s)
     predictor.PART_TIMEOUT_S = conditions.part_timeout_s
     if conditions.stale_every:
         commit_stale(conditions.stale_every)

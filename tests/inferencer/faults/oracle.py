@@ -78,17 +78,22 @@ class LiveReader:
 
     def _run(self, topic: str) -> None:
         try:
-            with TopicFollower(self._kafka, topic, {}) as follower:
-                while not self._stop.is_set():
-                    self.outcomes[topic] += map(outcome_of, self._read(follower))
+            while not self._stop.is_set():
+                self._follow(topic)
         except Exception as error:
             self.failure = error
 
-    def _read(self, follower: TopicFollower) -> list[Message]:
+    def _follow(self, topic: str) -> None:
+        """Until asked to end, or the broker is killed: then from where it was on."""
         try:
-            return follower.read(0.1, 5000)
-        except Unavailable:  # the broker was killed
-            return []
+            with TopicFollower(self._kafka, topic, self._positions(topic)) as follower:
+                while not self._stop.is_set():
+                    self.outcomes[topic] += map(outcome_of, follower.read(0.1, 5000))
+        except Unavailable:
+            pass
+
+    def _positions(self, topic: str) -> dict[int, int]:
+        return {outcome.partition: outcome.offset + 1 for outcome in self.outcomes[topic]}
 
 
 def read_all(kafka: KafkaSettings, topic: str) -> list[Outcome]:

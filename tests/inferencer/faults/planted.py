@@ -1,4 +1,4 @@
-"""Bugs that an inference could have, each planted in the process of a replica. An oracle that misses one proves nothing.
+"""Bugs that an inference could have, each planted in the process of a replica: an oracle that misses one proves nothing.
 
 They reach into what is private: that is where such bugs are made.
 """
@@ -46,7 +46,7 @@ def constant_group() -> None:
     def planted(self: GroupReader, kafka: KafkaSettings, **options: Any) -> None:
         start(self, kafka, **{**options, "group_id": f"group-of-{options['topic']}", "slot": uuid.uuid4().hex})
 
-    GroupReader.__init__ = planted  # type: ignore[method-assign, assignment]
+    GroupReader.__init__ = planted  # type: ignore[method-assign]
 
 
 def latest() -> None:
@@ -108,15 +108,16 @@ def unfenced() -> None:
 
 def dead_letters_apart() -> None:
     """Dead letters are sent at once, outside of the transaction."""
-    produce = ExactlyOnce.produce
+    produce, apart = ExactlyOnce.produce, list[BatchProducer]()
 
     def planted(self: ExactlyOnce, topic: str, *record: Any) -> None:
         if not topic.endswith(".dead-letters"):
             produce(self, topic, *record)
             return
-        with BatchProducer(self._writer._kafka) as producer:
-            producer.produce(topic, *record)
-            producer.flush()
+        if not apart:
+            apart.append(BatchProducer(self._writer._kafka).__enter__())
+        apart[0].produce(topic, *record)
+        apart[0].flush()
 
     ExactlyOnce.produce = planted  # type: ignore[method-assign, assignment]
 
@@ -148,7 +149,7 @@ def out_of_order() -> None:
 
 def revocation_ignored() -> None:
     """Answers of partitions that are taken away are committed after that."""
-    Loop.before_revoke = lambda self, partitions: None  # type: ignore[method-assign, misc]
+    Loop.before_revoke = lambda self, partitions: None  # type: ignore[method-assign]
 
 
 def auto_commit() -> None:
@@ -159,7 +160,6 @@ def auto_commit() -> None:
 
 def untainted() -> None:
     """After a lost connection the producer goes on as it is."""
-    TransactionalWriter._on_error = lambda self, error: None  # type: ignore[method-assign, misc]
     TransactionalWriter._tainted = property(lambda self: False, lambda self, value: None)  # type: ignore[assignment]
 
 

@@ -1,9 +1,11 @@
 """A whole run: topics, replicas, a load, readers, and in the end the verdict."""
 
 import itertools
+import math
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +48,21 @@ class Setting:
     template: str = MODEL
     kafka_of_replicas: str = ""
     """Where they are told that Kafka is; empty: where it is."""
+
+
+class Quiet:
+    """Whether what `look` says has changed, and then stayed the same for so long."""
+
+    def __init__(self, look: Callable[[], object], seconds: float) -> None:
+        self._look, self._seconds = look, seconds
+        self._last, self._since = look(), math.inf
+
+    @property
+    def is_over(self) -> bool:
+        """Looks again."""
+        if (now := self._look()) != self._last:
+            self._last, self._since = now, time.monotonic()
+        return time.monotonic() - self._since > self._seconds
 
 
 class Trial:
@@ -93,7 +110,7 @@ class Trial:
 
     @contextmanager
     def sending(self, progress: Callable[[], float] = lambda: 1.0) -> Iterator[Sending]:
-        """While the block runs, the load is sent: such a part of it, and no more than `backlog` ahead of the answers."""
+        """While the block runs, the load is sent: such a part of it, and at most `backlog` ahead of the answers."""
 
         def allowed() -> int:
             return min(self.reader.count + self.setting.backlog, round(progress() * self.load.total))
@@ -103,7 +120,12 @@ class Trial:
 
     def await_count(self, count: int, timeout_s: float = 60.0) -> None:
         """Until so many outcomes are read. Raises what has failed in the harness meanwhile."""
-        eventually(lambda: self.check() or self.reader.count >= count, timeout_s=timeout_s)
+
+        def is_there() -> bool:
+            self.check()
+            return self.reader.count >= count
+
+        eventually(is_there, timeout_s=timeout_s)
 
     def check(self) -> None:
         """Raises what has failed in the harness."""
@@ -111,20 +133,18 @@ class Trial:
             if part.failure is not None:
                 raise part.failure
 
-    def finish(self, timeout_s: float = 60.0) -> Verdict:
-        """Waits until every record is answered, or the time is over; stops the replicas; reads all anew; judges."""
-        try:
-            eventually(lambda: self.check() or self.is_committed, timeout_s=timeout_s, every_s=0.2)
-        except AssertionError:
-            pass  # the verdict says what is missing
+    def finish(self, timeout_s: float = 60.0, quiet_s: float = math.inf) -> Verdict:
+        """Stops the replicas, reads all anew and judges, once every record is answered.
+
+        Or once the time is over, or nothing has moved for `quiet_s`: the verdict says what is missing then.
+        """
+        self._await_end(timeout_s, Quiet(lambda: (self._committed(), self.reader.count), quiet_s))
         self.fleet.stop()
         verdict = Verdict()
         judge_open(verdict, self.kafka, self.targets)
         final = [outcome for topic in self.targets for outcome in read_all(self.kafka, topic)]
-        try:
+        with suppress(AssertionError):
             eventually(lambda: self.reader.count >= len(final), timeout_s=10)
-        except AssertionError:
-            pass
         live = [outcome for topic in self.targets for outcome in self.reader.outcomes[topic]]
         judge_outcomes(verdict, self.load, live, final)
         judge_committed(verdict, self.load, self._committed())
@@ -132,6 +152,13 @@ class Trial:
             verdict.count("left_over", command)
         return verdict
 
+    def _await_end(self, timeout_s: float, quiet: Quiet) -> None:
+        def is_over() -> bool:
+            self.check()
+            return self.is_committed or quiet.is_over
+
+        with suppress(AssertionError):
+            eventually(is_over, timeout_s=timeout_s, every_s=0.2)
 
     def _committed(self) -> dict[int, int]:
         return committed_offsets(self.kafka, self.group, self.source, self.load.partitions)
@@ -180,4 +207,3 @@ def _plane(kafka: KafkaSettings, folder: Path, setting: Setting, source: str) ->
     return SmallControlPlane(
         inference, code, weights, model_pb2.FRAMEWORK_PYTORCH, {FIRST_RESULT: Trained(FIRST_RESULT, code)}
     )
-
