@@ -153,6 +153,11 @@ class Verdict:
         """Whether everything is as promised."""
         return not any(getattr(self, one.name) for one in fields(self))
 
+    @property
+    def total(self) -> int:
+        """Of all that is wrong."""
+        return sum(getattr(self, one.name) for one in fields(self) if one.name != "examples")
+
     def forgive(self, *kinds: str) -> None:
         """These are as promised: at least once may answer again."""
         for kind in kinds:

@@ -1,4 +1,4 @@
-"""Bugs that an inference could have, each planted in the process of a replica: an oracle that misses one proves nothing.
+"""Bugs that an inference could have, each planted in the process of a replica: an oracle has to find all of them.
 
 They reach into what is private: that is where such bugs are made.
 """

@@ -4,42 +4,17 @@ import random
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import psutil
 
+from benchmarks.faults import Sums
 from cli.broker import Broker
 from tests.inferencer.faults.trial import Trial
 from tests.support import eventually
 
 # So long a process that is killed must not have found its way back, or it never would.
 PATIENCE_S = 30.0
-
-
-@dataclass
-class Sums:
-    """What a run consisted of, and what was wrong."""
-
-    records: int = 0
-    replica_kills: int = 0
-    worker_kills: int = 0
-    broker_kills: int = 0
-    zombies: int = 0
-    rebalances: int = 0
-    """Replicas that were added or taken away, and processes that the group had taken for dead."""
-    swaps: int = 0
-    malformed: int = 0
-    poison: int = 0
-    """Records that crash or hang the model."""
-    lost: int = 0
-    doubled: int = 0
-    reordered: int = 0
-    other: int = 0
-    """Anything else that the oracle found."""
-
-    def __add__(self, more: "Sums") -> "Sums":
-        names = [one.name for one in fields(self)]
-        return Sums(**{name: getattr(self, name) + getattr(more, name) for name in names})
 
 
 @dataclass
