@@ -36,6 +36,7 @@ class Scenario:
     guarantee: inference_pb2.Guarantee = inference_pb2.GUARANTEE_EXACTLY_ONCE
     seconds: float = 0.05
     replicas: int = 1
+    max_rows: int = 128
     provoke: Callable[[Trial], object] = lambda trial: None
     """What happens once the replicas are started."""
 
@@ -69,7 +70,7 @@ SCENARIOS = {
         provoke=wake_up_late,
     ),
     "dead_letters_apart": Scenario("doubled", "before_commit:exit@2", {Kind.MALFORMED: 5}),
-    "batch_refused": Scenario("wrong", bad={Kind.CRASH: 1}),
+    "batch_refused": Scenario("wrong", bad={Kind.CRASH: 1}, max_rows=16),
     "out_of_order": Scenario("reordered"),
     "revocation_ignored": Scenario("doubled", seconds=0.1, provoke=add_a_replica),
     "auto_commit": Scenario("lost", "after_predict:exit@3", seconds=0.2),
@@ -86,7 +87,7 @@ def run(kafka: KafkaSettings, folder: Path, scenario: Scenario, planted: str) ->
         replicas=0,
         environment=environment,
         guarantee=scenario.guarantee,
-        max_rows=128,
+        max_rows=scenario.max_rows,
         seconds=scenario.seconds,
     )
     with trial(kafka, folder, setting) as running, running.sending() as sending:
