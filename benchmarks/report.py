@@ -50,8 +50,13 @@ ratios of the pairs, with the smallest and the largest.
 
 def keep(name: str, ratios: Sequence[Ratio]) -> None:
     """Write what was measured under its name into RESULTS.md, in place of what stood there."""
+    keep_section(name, _section(name, ratios))
+
+
+def keep_section(name: str, text: str) -> None:
+    """Write a section, its heading included, in place of the one of that name."""
     sections = _sections(RESULTS.read_text()) if RESULTS.exists() else {}
-    sections[name] = _section(name, ratios)
+    sections[name] = text
     RESULTS.write_text("\n".join([INTRODUCTION, *(sections[each] for each in sorted(sections))]))
 
 
@@ -65,7 +70,7 @@ def _section(name: str, ratios: Sequence[Ratio]) -> str:
     lines = [
         f"## {name}",
         "",
-        f"Commit {_commit()}, Python {platform.python_version()}, {_cores()} cores, {platform.system()}.",
+        f"{measured_on()}.",
         "",
         "| what | ours | baseline | ratio | target |",
         "|---|---|---|---|---|",
@@ -73,6 +78,11 @@ def _section(name: str, ratios: Sequence[Ratio]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def measured_on() -> str:
+    """What the figures belong to."""
+    return f"Commit {_commit()}, Python {platform.python_version()}, {_cores()} cores, {platform.system()}"
 
 
 def _commit() -> str:

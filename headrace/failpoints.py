@@ -1,8 +1,8 @@
 """Named places where tests make a process fail.
 
 `HEADRACE_FAIL="after_produce:exit@3,before_commit:hang@1"` ends the process at the third pass of `after_produce`
-and stops it for ever at the first pass of `before_commit`. Actions: `exit` (SIGKILL), `hang`, `raise`, and
-`delay@N=SECONDS`. With `HEADRACE_FAIL_FOLDER` each entry fires once per folder, so that a process that was started
+and stops it for ever at the first pass of `before_commit`. Actions: `exit` (SIGKILL), `hang`, `stop` (SIGSTOP, until
+somebody sends SIGCONT), `raise`, and `delay@N=SECONDS`. With `HEADRACE_FAIL_FOLDER` each entry fires once per folder, so that a process that was started
 again goes on. Unset, a failpoint costs one look into an empty dictionary.
 """
 
@@ -40,6 +40,8 @@ class _Failpoint:
         """Does what was asked for."""
         if self._action == "exit":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self._action == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         elif self._action == "hang":
             while True:  # a signal ends one sleep
                 time.sleep(3600)

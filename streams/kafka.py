@@ -52,6 +52,8 @@ REQUEST_TIMEOUT_S = 10.0
 # As long as a producer that was not helped to its id would wait for it.
 FIRST_ANSWER_S = 0.5
 ErrorCallback = Callable[[KafkaError], None]
+# Gets the kind of a line in librdkafka's log, such as FAIL (a connection) or REQTMOUT.
+LogCallback = Callable[[str], None]
 Headers = list[tuple[str, str | bytes | None]]
 
 _COMMON: Mapping[str, Any] = {
@@ -113,14 +115,15 @@ class KafkaSettings:
         *,
         defaults: Mapping[str, Any] | None = None,
         error_cb: ErrorCallback | None = None,
+        log_cb: LogCallback | None = None,
     ) -> Producer:
-        """An idempotent producer (`acks=all`); arguments and errors as of `consumer`.
+        """An idempotent producer (`acks=all`); arguments and errors as of `consumer`. `poll` calls `log_cb`.
 
         Waits for the cluster's answer, but not long: one that is away is found when there is something to send.
         """
         with kafka_errors(self):
             config = self._config({**_PRODUCER, **(defaults or {})}, settings, error_cb)
-            producer = Producer(config, logger=_ClientLog())
+            producer = Producer(config, logger=_ClientLog(log_cb))
         _ask_for_id(producer)
         return producer
 
@@ -146,8 +149,14 @@ def _ask_for_id(producer: Producer) -> None:
 class _ClientLog:
     """What librdkafka says on its own. It calls an error what it then retries; what fails comes back from the call."""
 
+    def __init__(self, log_cb: LogCallback | None = None) -> None:
+        self._log_cb = log_cb
+
     def log(self, level: int, message: str, *arguments: object) -> None:
+        """`arguments`: kind, client, text."""
         log.debug(message, *arguments)
+        if self._log_cb is not None and arguments:
+            self._log_cb(str(arguments[0]))
 
 
 class LogEnds(NamedTuple):

@@ -152,7 +152,9 @@ class TransactionalWriter:
         """
         self._discard()
         deadline = time.monotonic() + self._commit_timeout_s
-        producer = self._kafka.producer(self._settings, defaults=_TRANSACTIONAL, error_cb=self._on_error)
+        producer = self._kafka.producer(
+            self._settings, defaults=_TRANSACTIONAL, error_cb=self._on_error, log_cb=self._on_log
+        )
         while True:
             try:
                 producer.init_transactions(_turn(deadline))
@@ -160,6 +162,7 @@ class TransactionalWriter:
             except KafkaException as error:
                 if not is_transient(error.args[0]) or time.monotonic() > deadline:
                     raise self._init_error(error.args[0]) from error
+        producer.poll(0)  # what it has to tell until now is of no transaction
         self._producer, self._in_transaction, self._tainted = producer, False, False
 
     def begin(self) -> None:
@@ -298,8 +301,16 @@ class TransactionalWriter:
         )
 
     def _on_error(self, error: KafkaError) -> None:
-        """librdkafka tells of a lost connection: a request may have been sent twice."""
-        if self._in_transaction and is_transient(error):
+        """librdkafka tells of a lost connection: a request may have been sent twice.
+
+        Also between two transactions: what happened during a commit may be told after it.
+        """
+        if is_transient(error):
+            self._tainted = True
+
+    def _on_log(self, kind: str) -> None:
+        """Of the connection to a transaction's coordinator, which is the one that matters, it tells only its log."""
+        if kind in _CONNECTION_LOST:
             self._tainted = True
 
     def _discard(self) -> None:
@@ -314,6 +325,8 @@ def _turn(deadline: float) -> float:
     return max(0.1, min(_TURN_S, deadline - time.monotonic()))
 
 
+# The kinds of lines in librdkafka's log that tell of a request without an answer.
+_CONNECTION_LOST = frozenset({"FAIL", "REQTMOUT"})
 _FENCED = frozenset({
     KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH,
 })  # fmt: skip
