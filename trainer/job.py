@@ -152,7 +152,7 @@ class Job:
         fail_at("before_read")
         with self._decode_errors_counted():
             data = read_data(
-                stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder,
+                stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder, self._settings.shared_dir,
                 on_progress=self._tell_reading, on_wait=self._tell_waiting, stop=self._ending.event,
                 wait_s=self._settings.kafka_wait_s, limit_bytes=self._settings.spool_limit_bytes,
             )  # fmt: skip
