@@ -17,9 +17,12 @@ class Workload:
     module: str
     """`trainer` or `inferencer`, started as `python -P -m MODULE`."""
     env: Mapping[str, str]
-    """Its settings. The cluster adds HEADRACE_WORK_DIR and what belongs to the place where it runs."""
+    """Its settings. The cluster adds HEADRACE_WORK_DIR, and HEADRACE_SHARED_DIR where one is shared, and what belongs
+    to the place where it runs."""
     work: str
     """Name of the work folder, which later attempts find again."""
+    shared_work: str = ""
+    """Name of a folder that it shares with other workloads on this machine; empty: none."""
     attempt: int = 1
     spec_hash: str = ""
     """Changes with everything that only a restart applies."""

@@ -81,8 +81,8 @@ class LocalCluster:
 
     def start(self, workload: Workload) -> None:
         """See `Cluster`. Raises OSError when the machine has no room for one more process, or its disk none."""
-        work = self._works / workload.work
-        for folder in (self._workloads, self._logs, work):
+        work, shared = self._works / workload.work, self._works / workload.shared_work
+        for folder in (self._workloads, self._logs, work, shared):
             folder.mkdir(parents=True, exist_ok=True)
         files = self._files(workload.name)
         with self._mutex, files.locked() as lock:
@@ -169,6 +169,8 @@ class LocalCluster:
             "HEADRACE_WORK_DIR": str(work),
             processes.MARKER: str(files.json),
         }
+        if workload.shared_work:
+            place["HEADRACE_SHARED_DIR"] = str(self._works / workload.shared_work)
         with self._log(workload.name).open("ab") as errors:
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", shim.__file__, json.dumps(config)],

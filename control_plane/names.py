@@ -20,6 +20,11 @@ def trainer_work(result_id: int) -> str:
     return f"result-{result_id}"
 
 
+def deployment_work(deployment_id: int) -> str:
+    """What the trainings of a deployment share: the records of its stream."""
+    return f"deployment-{deployment_id}"
+
+
 def replica_work(inference_id: int, slot: int) -> str:
     return f"inference-{inference_id}-{slot}"
 

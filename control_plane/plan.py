@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from control_plane.actions import Action, Forget, RemoveWorks, Stop
 from control_plane.cluster import Seen
 from control_plane.inference_plan import SILENT_US, plan_inferences
-from control_plane.names import replica_of, replica_work, result_of, trainer_work, work_of
+from control_plane.names import deployment_work, replica_of, replica_work, result_of, trainer_work, work_of
 from control_plane.retries import LONGEST_PAUSE_S, SECOND_US
 from control_plane.store.inferences import Replica
 from control_plane.store.results import ActiveResult
@@ -55,6 +55,7 @@ def _end_strangers(seen: Seen) -> list[Action]:
 def _remove_works(wish: Wish, seen: Seen) -> list[Action]:
     """Folders of what has ended and has no process left."""
     needed = {trainer_work(result.id) for result in wish.results}
+    needed |= {deployment_work(result.deployment_id) for result in wish.results}
     needed |= {replica_work(replica.inference_id, replica.slot) for replica in wish.replicas}
     needed |= {work for name in seen.workloads if (work := work_of(name)) is not None}
     unused = seen.works - needed

@@ -32,7 +32,7 @@ from control_plane.actions import (
     Stop,
 )
 from control_plane.cluster import AsyncCluster, Seen, Workload
-from control_plane.names import replica_name, replica_work, trainer_name, trainer_work
+from control_plane.names import deployment_work, replica_name, replica_work, trainer_name, trainer_work
 from control_plane.plan import Wish, plan
 from control_plane.store import Change, Kind, Store, inferences, results
 from control_plane.store.clock import now_us
@@ -153,7 +153,8 @@ class Reconciler:
         fail_at("trainer_attempt_given")
         env = {**self._env(result.resources), "HEADRACE_RESULT_ID": str(result.id), "HEADRACE_ATTEMPT": str(attempt)}
         name, work = trainer_name(result.id, attempt), trainer_work(result.id)
-        await self._cluster.start(Workload(name, "trainer", env, work, attempt))
+        shared = deployment_work(result.deployment_id)
+        await self._cluster.start(Workload(name, "trainer", env, work, shared, attempt))
         fail_at("trainer_started")
 
     async def _start_replica(self, action: StartReplica) -> None:
@@ -169,7 +170,7 @@ class Reconciler:
             "HEADRACE_ATTEMPT": str(attempt),
         }
         name, work = replica_name(inference_id, slot), replica_work(inference_id, slot)
-        workload = Workload(name, "inferencer", env, work, attempt, action.spec_hash)
+        workload = Workload(name, "inferencer", env, work, attempt=attempt, spec_hash=action.spec_hash)
         await self._cluster.start(workload)
         fail_at("replica_started")
 

@@ -105,7 +105,7 @@ def _take(keyword: ast.keyword, known: Known, values: dict[str, Any]) -> Problem
         return _problem("UNKNOWN_ARGUMENT", message, node.lineno, node.col_offset)
     right = known.checks[name](value)
     if right is not None:
-        message = f"`{name}` is {right}, not {value!r:.100}"
+        message = f"`{name}` must be {right}, not {value!r:.100}"
         return _problem("INVALID_FIELD", message, node.lineno, node.col_offset)
     values[name] = value
     return None

@@ -1,5 +1,7 @@
 """The records of a stream as files that the worker maps: read from Kafka once, split by row numbers."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ from headrace.v1.deployment_pb2 import TrainingSettings
 from headrace.v1.result_pb2 import SplitSizes
 from headrace.v1.stream_pb2 import Stream
 from streams.kafka import KafkaSettings
+from streams.preflight import Wait
 from streams.split import SplitRows, split_rows
 from streams.spool import Spool, spool_stream
+from trainer.sole_reader import sole_reader
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,28 @@ def read_data(
     settings: TrainingSettings,
     kafka: KafkaSettings,
     folder: Path,
+    shared: Path | None,
+    *,
+    stop: threading.Event,
+    on_wait: Callable[[Wait], None],
     **reading: Any,
 ) -> Data:
     """Reads the stream into `folder`, unless an earlier attempt has, and splits its rows.
 
+    shared: the folder of all trainings on this stream; one of them reads it, and the others wait for that.
     reading: passed on to `spool_stream`. Raises what that raises, and EMPTY_STREAM when no row is left to train on.
     """
-    spool = spool_stream(
-        stream,
-        kafka,
-        folder / "records",
-        decode_error_limit=settings.decode_error_limit,
-        count_mismatch=settings.count_mismatch,
-        **reading,
-    )
+    with sole_reader(shared or folder, stop, on_wait):
+        spool = spool_stream(
+            stream,
+            kafka,
+            (shared or folder) / "records",
+            decode_error_limit=settings.decode_error_limit,
+            count_mismatch=settings.count_mismatch,
+            stop=stop,
+            on_wait=on_wait,
+            **reading,
+        )
     split = split_rows(
         spool,
         validation_rate=stream.validation_rate,

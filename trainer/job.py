@@ -26,6 +26,7 @@ from headrace.v1.stream_catalog_pb2 import AwaitStreamRequest, AwaitStreamRespon
 from headrace.v1.stream_pb2 import Stream
 from sandbox.limits import Limits
 from sandbox.session import (
+    Arguments,
     BuiltModel,
     Evaluation,
     FitBegun,
@@ -152,7 +153,7 @@ class Job:
         fail_at("before_read")
         with self._decode_errors_counted():
             data = read_data(
-                stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder,
+                stream, wish.settings, KafkaSettings(self._settings.kafka), self._folder, self._settings.shared_dir,
                 on_progress=self._tell_reading, on_wait=self._tell_waiting, stop=self._ending.event,
                 wait_s=self._settings.kafka_wait_s, limit_bytes=self._settings.spool_limit_bytes,
             )  # fmt: skip
@@ -372,19 +373,25 @@ def _build(session: WorkerSession, wish: Wish) -> BuiltModel:
     session.wait_ready(IMPORT_TIMEOUT_S)
     arguments = session.check_arguments(wish.arguments.fit_args, wish.arguments.evaluate_args)
     if arguments.diagnostics:
-        raise InvalidArgument(
-            error_pb2.REASON_UNKNOWN_ARGUMENT,
-            " ".join(each.message for each in arguments.diagnostics),
-            fields=[FieldViolation(each.file, each.message) for each in arguments.diagnostics],
-            known_fit_args=", ".join(arguments.known_fit_args),
-            known_evaluate_args=", ".join(arguments.known_evaluate_args),
-        )
+        raise _wrong(arguments)
     return session.build(
         wish.result.imports,
         wish.result.code,
         seed=wish.settings.seed,
         trainable=True,
         timeout_s=BUILD_TIMEOUT_S,
+    )
+
+
+def _wrong(arguments: Arguments) -> InvalidArgument:
+    """What is wrong with the arguments of `fit` and `evaluate`, and what would be right."""
+    unknown = any(each.reason == "UNKNOWN_ARGUMENT" for each in arguments.diagnostics)
+    return InvalidArgument(
+        error_pb2.REASON_UNKNOWN_ARGUMENT if unknown else error_pb2.REASON_INVALID_FIELD,
+        "; ".join(f"{each.file}: {each.message}" for each in arguments.diagnostics),
+        fields=[FieldViolation(each.file, each.message) for each in arguments.diagnostics],
+        known_fit_args=", ".join(arguments.known_fit_args),
+        known_evaluate_args=", ".join(arguments.known_evaluate_args),
     )
 
 

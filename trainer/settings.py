@@ -23,6 +23,9 @@ class TrainerSettings:
     work_dir: Path
     """A folder that later attempts find again: records and reports are kept here."""
 
+    shared_dir: Path | None = None
+    """A folder of all trainings of the deployment on this machine, for its records; None: each keeps its own."""
+
     worker_memory_bytes: int = 0
     """Memory of the process that runs the model's code; 0 is the sandbox's default."""
 

@@ -355,6 +355,17 @@ def test_a_log_keeps_its_newest_part_and_its_offsets(home: Path) -> None:
     assert not list((home / "logs").iterdir())
 
 
+def test_workloads_share_a_folder(home: Path) -> None:
+    cluster = LocalCluster(home, command=script("import os; print(os.environ.get('HEADRACE_SHARED_DIR'))"))
+    for number, shared in ((1, "deployment-1"), (2, "deployment-1"), (3, "")):
+        name = f"train-{number}-a1"
+        cluster.start(Workload(name, "trainer", {}, f"result-{number}", shared))
+        ended(cluster, name)
+    place = str(home / "work" / "deployment-1")
+    assert [logged(cluster, f"train-{number}-a1").strip() for number in (1, 2, 3)] == [place, place, "None"]
+    assert cluster.list().works == {"result-1", "result-2", "result-3", "deployment-1"}
+
+
 def test_work_folders_stay_until_they_are_removed(home: Path) -> None:
     cluster = LocalCluster(home, command=script("open('kept', 'w').close()"))
     cluster.start(workload())

@@ -261,12 +261,15 @@ def test_what_nobody_wants_is_ended_and_forgotten() -> None:
 def test_work_folders_live_as_long_as_their_results_and_processes() -> None:
     seen = Seen(
         {"train-2-a1": trainer(2), "infer-7-1": Observed("infer-7-1")},
-        frozenset({"result-1", "result-2", "result-3", "inference-7-1", "inference-8-0", "inference-9-0"}),
+        frozenset(
+            {"result-1", "result-2", "result-3", "deployment-1", "deployment-2"}
+            | {"inference-7-1", "inference-8-0", "inference-9-0"}
+        ),
     )
     wish = Wish([result(1, CREATED)], [inference(8)], [replica(8)])
     found = plan(wish, seen, 1, NOW).actions
     assert [one for one in found if isinstance(one, RemoveWorks)] == [
-        RemoveWorks(frozenset({"result-3", "inference-9-0"}))
+        RemoveWorks(frozenset({"result-3", "deployment-2", "inference-9-0"}))
     ]
 
 

@@ -359,6 +359,25 @@ async def test_a_higher_epoch_is_progress_and_forgets_failures(plane: Plane) -> 
     assert await plane.store.write(partial(results.record_failure, result_id, None, 0)) == 2
 
 
+async def test_an_attempt_that_begins_later_is_progress_and_the_latest_beginning_stays(plane: Plane) -> None:
+    result_id = await new_result(plane)
+
+    async def failures_after(attempt: int, *steps: int) -> int:
+        """How often it has failed in a row, once an attempt that told of these steps has failed."""
+        await plane.store.write(partial(results.start_attempt, result_id))
+        async with reporting(plane, result_id, attempt) as trainer:
+            await trainer.ask()
+            for seq, step in enumerate(steps, 1):
+                await trainer.send(progress(seq, step))
+        return int(await plane.store.write(partial(results.record_failure, result_id, None, 0)))
+
+    assert await failures_after(2, 5, 70) == 1
+    assert await failures_after(3, 5) == 2, "where it came to is not where the next begins"
+    assert await failures_after(4, 4) == 3
+    assert await failures_after(5, 5) == 4, "an earlier beginning does not lower what counts"
+    assert await failures_after(6, 6) == 1
+
+
 async def test_an_ended_result_takes_no_events_but_acknowledges_its_last(plane: Plane) -> None:
     result_id = await new_result(plane)
     async with reporting(plane, result_id) as trainer:
@@ -665,6 +684,18 @@ async def test_a_comparison_needs_results_that_exist(plane: Plane) -> None:
         await plane.collector.CompareResults(api.CompareResultsRequest(result_ids=[result_id, 99]))
 
 
+ACKNOWLEDGING_FIRST = """
+import asyncio
+from control_plane import results
+keep = results._Report._keep
+async def keep_later(report, events):
+    await asyncio.sleep(0.05)
+    await keep(report, events)
+async def answer_first(report, events):
+    report.storing = asyncio.create_task(keep_later(report, events))
+    return report._response(results.reports.Position(acked_seq=events[-1].seq))
+results._Report._keep = answer_first
+"""
 KILLED_SERVER = """
 import asyncio, sys
 from pathlib import Path
@@ -704,10 +735,10 @@ def report_until_killed(port: int, server: subprocess.Popen[str], kill_at: int, 
 
 
 @contextmanager
-def collector_process(home: Path, failpoint: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+def collector_process(home: Path, failpoint: str, bug: str = "") -> Iterator[tuple[int, subprocess.Popen[str]]]:
     """A control plane in a process of its own, with its port."""
     server = subprocess.Popen(
-        [sys.executable, "-c", KILLED_SERVER, str(home)],
+        [sys.executable, "-c", bug + KILLED_SERVER, str(home)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"HEADRACE_FAIL": failpoint},
@@ -726,18 +757,29 @@ def stored_epochs(home: Path) -> list[int]:
     return [one.number for one in page]
 
 
-def test_no_acknowledged_event_is_lost_when_the_collector_is_killed(tmp_path: Path) -> None:
-    never = 1_000_000
-    with Store.open(tmp_path / "headrace.db") as store:
+NEVER = 1_000_000
+
+
+def expect_nothing_lost_by_kills(home: Path, bug: str = "") -> None:
+    with Store.open(home / "headrace.db") as store:
         store.write_now(partial(new_training, "a"))
-    kills = [("", 200), ("report_before_commit:exit@2", never), ("report_after_commit:exit@2", never)]
+    kills = [("", 200), ("report_before_commit:exit@2", NEVER), ("report_after_commit:exit@2", NEVER)]
     for run, (failpoint, kill_at) in enumerate(kills, 1):
-        with collector_process(tmp_path, failpoint) as (port, server):
+        with collector_process(home, failpoint, bug) as (port, server):
             acked = report_until_killed(port, server, kill_at, last=run * 1500)
             assert server.wait(10) == -signal.SIGKILL
-        stored = stored_epochs(tmp_path)
+        stored = stored_epochs(home)
         assert stored == list(range(1, len(stored) + 1))
         assert len(stored) >= acked
-    with collector_process(tmp_path, "") as (port, server):
-        assert report_until_killed(port, server, never, last=4500) == 4500
-    assert stored_epochs(tmp_path) == list(range(1, 4501))
+    with collector_process(home, "", bug) as (port, server):
+        assert report_until_killed(port, server, NEVER, last=4500) == 4500
+    assert stored_epochs(home) == list(range(1, 4501))
+
+
+def test_no_acknowledged_event_is_lost_when_the_collector_is_killed(tmp_path: Path) -> None:
+    expect_nothing_lost_by_kills(tmp_path)
+
+
+def test_a_collector_that_acknowledges_before_it_stores_is_caught(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        expect_nothing_lost_by_kills(tmp_path, ACKNOWLEDGING_FIRST)

@@ -4,20 +4,16 @@ What a kill leaves of a training is what lies in its folder at that moment, so m
 training, and go on from what lay there after some of its steps.
 """
 
-import hashlib
-import io
 import os
 import shutil
 import signal
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 
@@ -27,6 +23,7 @@ from sandbox.session import FitBegun, FitCheckpoint, FitEpoch, FitJob, WorkerSes
 from tests.frameworks.conftest import Bench
 from tests.frameworks.data import job, three_classes
 from tests.frameworks.models import Models
+from tests.frameworks.weights import weights_of
 from tests.support import eventually
 
 KERAS = """
@@ -97,19 +94,10 @@ def written(what: FitJob, folder: Path, interval_s: float = 0.0) -> FitJob:
 
 
 def weights(worker: WorkerSession, folder: Path) -> str:
-    """The SHA-256 of every array that the trained model is saved as."""
+    """Those of the trained model."""
     folder.mkdir(exist_ok=True)
     (saved,) = worker.save(folder)
-    if saved.path.suffix == ".safetensors":
-        return hashlib.sha256(saved.path.read_bytes()).hexdigest()
-    digest = hashlib.sha256()
-    with zipfile.ZipFile(saved.path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-        file.visititems(lambda name, item: digest.update(name.encode() + _bytes_of(item)))
-    return digest.hexdigest()
-
-
-def _bytes_of(item: Any) -> bytes:
-    return np.asarray(item).tobytes() if isinstance(item, h5py.Dataset) else b""
+    return weights_of(saved.path)
 
 
 class Ended:
@@ -378,3 +366,51 @@ def test_a_loss_that_is_no_number_leaves_the_last_checkpoint_that_is(
     assert (
         max(path.name for path in (tmp_path / "checkpoints").glob("*.checkpoint")) == "0000000000-0000000009.checkpoint"
     )
+
+
+# Code of the model's author in place of a disk that has room for so many checkpoints.
+FULL = """
+import errno, os, pathlib
+write = os.write
+def write_if_there_is_room(file, data):
+    path = pathlib.Path(os.readlink(f"/proc/self/fd/{file}"))
+    if path.suffix == ".part" and len(list(path.parent.glob("*.checkpoint"))) >= ROOM:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return write(file, data)
+os.write, os.write_if_full = write_if_there_is_room, write
+"""
+EMPTY = "import os; os.write = os.write_if_full\n"
+
+
+@contextmanager
+def room_for(checkpoints: int, worker: WorkerSession, models: Models) -> Iterator[None]:
+    worker.build("", FULL.replace("ROOM", str(checkpoints)) + models.classifier)
+    yield
+    worker.build("", EMPTY + models.classifier)
+
+
+def test_a_full_disk_costs_an_older_checkpoint_first(
+    worker: WorkerSession, models: Models, what: FitJob, tmp_path: Path
+) -> None:
+    whole = Ended(worker, code(models), what, tmp_path / "saved")
+    with room_for(2, worker, models):
+        ended = Ended(worker, code(models), written(what, tmp_path / "checkpoints"), tmp_path / "saved")
+    assert ended.came_to == whole.came_to
+    assert len(list((tmp_path / "checkpoints").glob("*.checkpoint"))) == 2
+
+
+def test_a_disk_that_stays_full_ends_the_training_and_leaves_its_checkpoint(
+    worker: WorkerSession, models: Models, what: FitJob, tmp_path: Path
+) -> None:
+    whole = Ended(worker, code(models), what, tmp_path / "saved")
+    kept = written(what, tmp_path / "checkpoints")
+    with room_for(1, worker, models):
+        worker.build("", code(models), seed=SEED, trainable=True)
+        with pytest.raises(HeadraceError) as caught:
+            list(worker.fit(kept))
+    assert caught.value.reason_name == "DISK_FULL"
+    assert int(caught.value.metadata["size_bytes"]) > 1000
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["0000000000-0000000001.checkpoint"]
+    resumed = Ended(worker, code(models), kept, tmp_path / "saved")
+    assert (resumed.began.epoch, resumed.began.step) == (0, 1)
+    assert resumed.came_to == whole.came_to

@@ -119,7 +119,8 @@ class MemoryCollector(result_collector_pb2_grpc.ResultCollectorServicer):
         if digest != header.artifact.sha256:
             context.abort(grpc.StatusCode.DATA_LOSS, "the digest differs")
         self.artifacts[digest] = bytes(held)
-        self.recorded.setdefault(header.result_id, []).append(header.artifact)
+        others = [one for one in self.recorded.get(header.result_id, []) if one.name != header.artifact.name]
+        self.recorded[header.result_id] = [*others, header.artifact]
         return header.artifact
 
 

@@ -39,6 +39,11 @@ class Digits(nn.Module):
 model = Digits()
 """
 CODE = {model_pb2.FRAMEWORK_TENSORFLOW: KERAS, model_pb2.FRAMEWORK_PYTORCH: TORCH}
+# Whose steps draw random numbers.
+RANDOM = {
+    model_pb2.FRAMEWORK_TENSORFLOW: KERAS.replace("layers.Dense(10)", "layers.Dropout(0.2), layers.Dense(10)"),
+    model_pb2.FRAMEWORK_PYTORCH: TORCH.replace("nn.ReLU()", "nn.ReLU(), nn.Dropout(0.2)"),
+}
 ROWS = 200
 
 

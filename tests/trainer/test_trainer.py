@@ -24,6 +24,7 @@ from tests.trainer.platform import Platform, Trainer
 
 KERAS, TORCH = model_pb2.FRAMEWORK_TENSORFLOW, model_pb2.FRAMEWORK_PYTORCH
 EPOCHS = 3
+MEMORY = 1500 * 2**20
 LONG_S = 180.0  # a framework is imported in seconds, but on a busy machine in minutes
 STORY = ["STARTING", "WAITING", "READING", "TRAINING", "EVALUATING", "UPLOADING", "FINISHED"]
 FAILPOINTS = (
@@ -215,6 +216,7 @@ BROKEN_STEP = digits.TORCH.replace("return self.layers(x)", "return self.layers(
 NAN = digits.TORCH.replace("lr=0.01", "lr=1e30").replace("nn.ReLU()", "nn.Identity()")
 NARROW = digits.KERAS.replace("64", "63")
 ENDLESS = "import time; time.sleep(600)"
+GREEDY = digits.TORCH.replace("return self.layers(x)", "kept = [bytearray(2**24) for _ in range(1000)]; return x")
 
 
 def test_what_is_wrong_with_a_model_fails_its_training(start: Start, stream: stream_pb2.Stream) -> None:
@@ -224,12 +226,19 @@ def test_what_is_wrong_with_a_model_fails_its_training(start: Start, stream: str
         "NAN_LOSS": start(TORCH, stream, code=NAN),
         "DEADLINE": start(TORCH, stream, code=ENDLESS, deadline={"seconds": 1}),
         "UNKNOWN_ARGUMENT": start(TORCH, stream, pytorch=FrameworkArguments(fit_args="max_epoch=3")),
+        "INVALID_FIELD": start(TORCH, stream, pytorch=FrameworkArguments(fit_args="max_epochs=0")),
+        "OUT_OF_MEMORY": start(TORCH, stream, code=GREEDY, environ={"HEADRACE_WORKER_MEMORY_BYTES": str(MEMORY)}),
     }
     for wanted, trainer in trainers.items():
         assert (trainer.wait(), trainer.states[-1], reason(trainer)) == (10, "FAILED", wanted)
     mismatch = trainers["SCHEMA_MISMATCH"].events[-1].state_change.error
     assert {"63", "64"} <= set(mismatch.message.replace(")", " ").replace(",", " ").split())
     assert trainers["SCHEMA_MISMATCH"].epochs == []
+    invalid = trainers["INVALID_FIELD"].events[-1].state_change.error
+    assert "`max_epochs` must be a whole number from 1, not 0" in invalid.message
+    greedy = from_status(trainers["OUT_OF_MEMORY"].events[-1].state_change.error)
+    assert int(greedy.metadata["limit_bytes"]) == MEMORY
+    assert int(greedy.metadata["peak_bytes"]) > MEMORY
 
 
 def test_a_failure_that_nobody_heard_is_told_by_the_next_attempt(

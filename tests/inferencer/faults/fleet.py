@@ -209,7 +209,7 @@ class Fleet:
             "HEADRACE_ATTEMPT": str(place.attempt),
             "HEADRACE_FAIL": fail,
         }
-        self._cluster.start(Workload(place.name, CHILD, environment, place.name, place.attempt))
+        self._cluster.start(Workload(place.name, CHILD, environment, place.name, attempt=place.attempt))
 
     def _random_fail(self) -> str:
         if self._rng.random() >= self._fails:

@@ -1,0 +1,134 @@
+"""Trainings that are killed come to what undisturbed ones come to, under the real control plane that starts them again.
+
+The long run is in parts, by seed: HEADRACE_CHAOS_SEED=3 HEADRACE_CHAOS_RUNS=10 make chaos
+A run is a deployment of both frameworks, which is two trainings with five kills or more each.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headrace.process import EXIT_FENCED
+from headrace.v1 import stream_pb2
+from streams.kafka import KafkaSettings, ensure_topics
+from tests.support import eventually
+from tests.trainer import digits
+from tests.trainer.control_plane import LONG_S, ROOT, planted
+from tests.trainer.kills import FRAMEWORKS, TORCH, CameTo, Kill, Plan, Trainings, trainings, undisturbed
+
+SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", "1"))
+LONG_RUNS = int(os.environ.get("HEADRACE_CHAOS_RUNS", "5"))
+
+
+@pytest.fixture(scope="module")
+def stream(kafka: KafkaSettings) -> stream_pb2.Stream:
+    ensure_topics(kafka, {"test-kills": 2})
+    return digits.stream_of("test-kills", digits.send(kafka, "test-kills", 2, digits.records()))
+
+
+@pytest.fixture(scope="module")
+def whole(
+    kafka: KafkaSettings, stream: stream_pb2.Stream, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, CameTo]:
+    return undisturbed(tmp_path_factory.mktemp("undisturbed") / "home", kafka.bootstrap_servers, stream)
+
+
+def expect_the_same(home: Path, kafka: KafkaSettings, stream: stream_pb2.Stream, plan: Plan, whole: object) -> int:
+    """The number of kills that it took."""
+    with trainings(home, kafka.bootstrap_servers, stream, failpoints=plan.failpoints) as those:
+        killed = those.kill(plan)
+        assert those.came_to() == whole
+        assert sum(killed.attempts) - len(killed.attempts) <= killed.total, "nothing else ended an attempt"
+        eventually(lambda: not list(home.glob("work/*/checkpoints")))  # They take no room any more.
+    print(f"{killed.total} kills, attempts {killed.attempts}")
+    return killed.total
+
+
+def test_twenty_kills_change_nothing(
+    kafka: KafkaSettings, stream: stream_pb2.Stream, whole: dict[int, CameTo], tmp_path: Path
+) -> None:
+    plan = Plan.drawn(1, torch=10, keras=3, early=2, late=5)
+    assert expect_the_same(tmp_path / "home", kafka, stream, plan, whole) >= 20
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("run", range(SEED * 1000, SEED * 1000 + LONG_RUNS))
+def test_kills_at_random_moments_change_nothing(
+    kafka: KafkaSettings, stream: stream_pb2.Stream, whole: dict[int, CameTo], tmp_path: Path, run: int
+) -> None:
+    plan = Plan.drawn(run, torch=4, keras=4, early=1, late=2)
+    assert expect_the_same(tmp_path / "home", kafka, stream, plan, whole) >= 10
+
+
+# What a worker with such a bug would do, as code of the model's author.
+WITHOUT_OPTIMIZER = """
+import sys
+if "torch" in sys.modules:
+    import frameworks.torch_state
+    frameworks.torch_state.put_optimizer = lambda optimizer, state: None
+else:
+    import frameworks.keras_state, frameworks.tensorflow
+    put_weights = lambda model, state: frameworks.keras_state._assign(model.variables, state["model"])
+    frameworks.tensorflow.put_variables = put_weights
+"""
+WITHOUT_PLACE_IN_THE_ORDER = """
+from frameworks.rows import EpochOrder
+batches = EpochOrder.batches
+EpochOrder.batches = lambda order, epoch, first_step=0: batches(order, epoch, 0)
+"""
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("bug", [WITHOUT_OPTIMIZER, WITHOUT_PLACE_IN_THE_ORDER], ids=["optimizer", "order"])
+def test_what_a_checkpoint_lacks_is_caught(
+    kafka: KafkaSettings, stream: stream_pb2.Stream, whole: dict[int, CameTo], tmp_path: Path, bug: str
+) -> None:
+    code = {framework: bug + text for framework, text in digits.RANDOM.items()}
+    kill = Kill(steps=40, seconds=0, of_worker=False)
+    with trainings(tmp_path / "home", kafka.bootstrap_servers, stream, code=code) as those:
+        those.kill(Plan({framework: [kill] for framework in FRAMEWORKS}))
+        came_to = those.came_to()
+    assert all(came_to[framework] != whole[framework] for framework in FRAMEWORKS)
+
+
+WITHOUT_FENCE = """
+import sys
+if sys.orig_argv[-1] == "control_plane":
+    from control_plane.store import reports
+    reports._is_fenced = lambda row, attempt: False
+"""
+
+
+def wake_an_older_attempt(those: Trainings, kafka: KafkaSettings, folder: Path) -> int:
+    """While the second one trains, as a node does that was lost for a while; the exit code of the first."""
+    result_id = those.ids[TORCH]
+    those.kill(Plan({TORCH: [Kill(steps=20, seconds=0, of_worker=False)]}), wait=False)
+    eventually(lambda: those.trainer(result_id, after_attempt=1), timeout_s=LONG_S)
+    environ = {
+        "HEADRACE_ADDRESS": those.address,
+        "HEADRACE_KAFKA": kafka.bootstrap_servers,
+        "HEADRACE_RESULT_ID": str(result_id),
+        "HEADRACE_ATTEMPT": "1",
+        "HEADRACE_WORK_DIR": str(folder),
+    }
+    command = [sys.executable, "-P", "-m", "trainer"]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environ, timeout=LONG_S, check=False).returncode
+
+
+@pytest.mark.chaos
+def test_an_older_attempt_that_wakes_up_changes_nothing(
+    kafka: KafkaSettings, stream: stream_pb2.Stream, whole: dict[int, CameTo], tmp_path: Path
+) -> None:
+    with trainings(tmp_path / "home", kafka.bootstrap_servers, stream) as those:
+        assert wake_an_older_attempt(those, kafka, tmp_path / "zombie") == EXIT_FENCED
+        assert those.came_to() == whole
+
+
+@pytest.mark.chaos
+def test_a_collector_without_a_fence_is_caught(kafka: KafkaSettings, stream: stream_pb2.Stream, tmp_path: Path) -> None:
+    bug = planted(WITHOUT_FENCE, tmp_path / "bug")
+    with trainings(tmp_path / "home", kafka.bootstrap_servers, stream, environ=bug) as those:
+        assert wake_an_older_attempt(those, kafka, tmp_path / "zombie") != EXIT_FENCED
