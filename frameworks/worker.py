@@ -27,8 +27,9 @@ from frameworks import arguments
 from frameworks.checkpoints import START, Checkpoint, Checkpoints, Position
 from frameworks.code import failure_of, place_of_model, run_code
 from frameworks.confusion import count_confusion
+from frameworks.exports.job import ExportJob, TensorSpec
 from frameworks.failure import CancelledError, Failure
-from frameworks.fields import Field, by_input, feeding, shown
+from frameworks.fields import Columns, Field, by_input, feeding, shown
 from frameworks.framework import Framework, Plan, Training
 from frameworks.rows import Rows
 from sandbox.frames import Frame, read_frame, write_frame
@@ -99,14 +100,18 @@ class Worker:
         self._pipes = pipes
         self._model: Any = None
         self._keep_integers = False
+        # One row of what it was trained on.
+        self._fed: Columns = {}
         self._stop_requested = False
         self._handlers: Mapping[str, Callable[[Frame], Frame]] = {
             "build": self._build,
             "check_arguments": self._check_arguments,
             "fit": self._fit,
             "evaluate": self._evaluate,
+            "describe": self._describe,
             "save": self._save,
             "load": self._load,
+            "export": self._export,
             "warm": self._warm,
             "predict": self._predict,
         }
@@ -181,6 +186,7 @@ class Worker:
         model = self._built_model()
         rows = self._open_rows(fields, "training_rows")
         _tell_unused(rows)
+        self._fed, _ = rows.first(1)
         training = Training(
             rows=rows,
             validation=self._validation_rows(fields),
@@ -230,8 +236,27 @@ class Worker:
         labels = next(iter(rows.labels.values()))[rows.index]
         return count_confusion(labels, scores.outputs, logits=scores.logits)
 
+    def _describe(self, request: Frame) -> Frame:
+        model = self._built_model()
+        if not self._fed:
+            return self._described()
+        described = self._framework.describe_fed(model, self._fed, keep_integers=self._keep_integers)
+        return Frame("result", {"signature": asdict(described), "framework_version": self._framework.version})
+
     def _save(self, request: Frame) -> Frame:
         return Frame("result", {"files": self._framework.save(self._built_model(), Path(request.fields["folder"]))})
+
+    def _export(self, request: Frame) -> Frame:
+        fields = request.fields
+        job = ExportJob(
+            format=fields["format"],
+            path=Path(fields["path"]),
+            inputs=tuple(TensorSpec.of(each) for each in fields["inputs"]),
+            outputs=tuple(TensorSpec.of(each) for each in fields["outputs"]),
+            calibration=None if fields["samples"] is None else self._open_rows({**fields, "labels": None}, "rows"),
+        )
+        self._framework.export(self._built_model(), job)
+        return Frame("result")
 
     def _warm(self, request: Frame) -> Frame:
         self._framework.warm(self._built_model(), request.fields["max_rows"], keep_integers=self._keep_integers)

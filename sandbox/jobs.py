@@ -162,6 +162,22 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class ExportJob:
+    """A conversion of the model that was loaded."""
+
+    format: str
+    """One of `sandbox.exports`, and not the original."""
+    path: Path
+    """The file to write."""
+    signature: model_pb2.Signature
+    """Inputs as the model was fed with when it was trained, and its outputs."""
+    samples: Path | None = None
+    """.npy, for a format that is calibrated."""
+    fields: Sequence[RowField] = ()
+    """What a row of the samples consists of."""
+
+
+@dataclass(frozen=True)
 class SavedFile:
     """A file that the worker wrote."""
 

@@ -35,6 +35,7 @@ from sandbox.jobs import (
     Columns,
     Confusion,
     Evaluation,
+    ExportJob,
     FitBegun,
     FitCheckpoint,
     FitEpoch,
@@ -54,6 +55,7 @@ __all__ = [
     "BuiltModel",
     "Confusion",
     "Evaluation",
+    "ExportJob",
     "FitCheckpoint",
     "FitEpoch",
     "FitEvent",
@@ -237,6 +239,10 @@ class WorkerSession:
             confusion = None if counts is None else Confusion(labels_of_classes, counts)
             return Evaluation(_metrics(frame.fields["metrics"]), confusion)
 
+    def describe(self, timeout_s: float = 120.0) -> BuiltModel:
+        """The model as it is now; after a `fit` with the inputs and outputs that its rows gave it."""
+        return self._built(self._call("describe", {}, timeout_s=timeout_s))
+
     def save(self, folder: Path, timeout_s: float = 600.0) -> list[SavedFile]:
         """Writes the trained model: `model.keras` or `model.safetensors`. The folder must exist."""
         frame = self._call("save", {"folder": str(folder.absolute())}, timeout_s=timeout_s)
@@ -249,6 +255,26 @@ class WorkerSession:
         """Builds the model from its code, then takes its weights from a saved file."""
         fields = {"imports": imports, "code": code, "path": str(path.absolute()), "keep_integers": keep_integers}
         return self._built(self._call("load", fields, timeout_s=timeout_s))
+
+    def export(self, job: ExportJob, *, timeout_s: float = 600.0) -> None:
+        """Writes the loaded model in another format, to `job.path`, whose folder must exist.
+
+        Raises EXPORT_FAILED, NOT_INSTALLED (a converter's library), INVALID_FIELD (format), CODE_ERROR.
+        """
+        fields = {
+            "format": job.format,
+            "path": str(job.path.absolute()),
+            "inputs": [_tensor(spec) for spec in job.signature.inputs],
+            "outputs": [_tensor(spec) for spec in job.signature.outputs],
+            "samples": _paths(job.samples),
+            "rows": None,
+            "fields": _told(job.fields),
+            "in_memory_bytes": self._in_memory_bytes,
+        }
+        self._call("export", fields, timeout_s=timeout_s)
+        with self._well_formed("export"):
+            if job.path.is_symlink() or not job.path.is_file():
+                raise ValueError(f"no file {job.path.name!r}")
 
     def warm(self, max_rows: int, timeout_s: float = 120.0) -> None:
         """Prepares predictions of up to `max_rows` rows a call, where the model's inputs are known."""
@@ -427,6 +453,10 @@ def _told(fields: Sequence[RowField]) -> list[dict[str, Any]]:
         }
         for field in fields
     ]
+
+
+def _tensor(spec: model_pb2.TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
 
 
 def _path(path: Path | None) -> str | None:
