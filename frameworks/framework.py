@@ -75,7 +75,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Scores:
-    """Outputs of the model for a confusion matrix."""
+    """Outputs of the model, to be compared with the labels."""
 
     outputs: np.ndarray
     logits: bool

@@ -26,7 +26,7 @@ import numpy as np
 from google.protobuf import json_format
 
 from headrace.errors import Cancelled, HeadraceError
-from headrace.v1 import code_executor_pb2, error_pb2, model_pb2
+from headrace.v1 import code_executor_pb2, error_pb2, model_pb2, result_pb2
 from sandbox.channel import Channel, ChannelClosedError
 from sandbox.frames import Frame, FrameError
 from sandbox.jobs import (
@@ -220,7 +220,10 @@ class WorkerSession:
         fields: Sequence[RowField] = (),
         timeout_s: float = 600.0,
     ) -> Evaluation:
-        """Metrics of the model on some rows; with `confusion_matrix` also the counts, if the model is a classifier."""
+        """Metrics of the model on some rows, and ROC curves or residuals, whichever fits.
+
+        With `confusion_matrix` also the counts, if the model is a classifier.
+        """
         request = {
             "samples": _paths(samples),
             "labels": _paths(labels),
@@ -237,7 +240,8 @@ class WorkerSession:
             counts = frame.arrays.get("confusion")
             labels_of_classes = [str(label) for label in frame.fields.get("classes", [])]
             confusion = None if counts is None else Confusion(labels_of_classes, counts)
-            return Evaluation(_metrics(frame.fields["metrics"]), confusion)
+            metrics = _metrics(frame.fields["metrics"])
+            return Evaluation(metrics, confusion, _roc(frame.fields), _residuals(frame.fields))
 
     def describe(self, timeout_s: float = 120.0) -> BuiltModel:
         """The model as it is now; after a `fit` with the inputs and outputs that its rows gave it."""
@@ -465,6 +469,19 @@ def _path(path: Path | None) -> str | None:
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
     return {str(name): float(value) for name, value in values.items()}
+
+
+def _roc(fields: Mapping[str, Any]) -> result_pb2.Roc | None:
+    if fields.get("roc") is None:
+        return None
+    roc = result_pb2.Roc(row_count=int(fields["scored_rows"]))
+    return json_format.ParseDict({"curves": fields["roc"]}, roc)
+
+
+def _residuals(fields: Mapping[str, Any]) -> result_pb2.Residuals | None:
+    if fields.get("residuals") is None:
+        return None
+    return json_format.ParseDict(fields["residuals"], result_pb2.Residuals(row_count=int(fields["scored_rows"])))
 
 
 def _saved_file(folder: Path, fields: Mapping[str, Any]) -> SavedFile:
