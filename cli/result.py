@@ -96,7 +96,6 @@ def show(result: Id, as_json: Json = False) -> None:
         "training took": output.duration(found.training_time),
         "framework": found.framework_version,
         "code SHA-256": found.code_sha256,
-        "seed": found.settings.seed or "",
         "takes": _tensors(found.signature.inputs),
         "gives": _tensors(found.signature.outputs),
         "area under ROC": roc_line(found.roc),

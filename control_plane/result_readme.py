@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from headrace.v1 import model_pb2
 from headrace.v1.model_pb2 import TensorSpec
 from headrace.v1.result_pb2 import Artifact, Result
+from headrace.v1.stream_pb2 import DataFormat
 from streams.offsets import format_ranges
 
 # Longer class lists and settings say nothing more.
@@ -207,9 +210,9 @@ def _lineage(result: Result) -> str:
         "result": f"{result.id} (training {result.deployment_id}, attempt {result.attempt})",
         "records": ", ".join(f"`{one}`" for one in format_ranges(stream.ranges).split(",")),
         "rows": f"{sizes.training} for training, {sizes.validation} for validation, {sizes.test} for the test",
-        "format": f"`{_input(result)}`",
+        "format": f"`{DataFormat.Name(stream.input_format)}` `{json.dumps(dict(sorted(stream.input_config.items())))}`",
         "seed": result.settings.seed,
-        "settings": f"`{MessageToDict(result.settings, preserving_proto_field_name=True)}`",
+        "settings": f"`{_json(result.settings)}`",
         "code": f"SHA-256 `{result.code_sha256}`",
         "framework": result.framework_version,
     }
@@ -222,9 +225,8 @@ def _lineage(result: Result) -> str:
     )
 
 
-def _input(result: Result) -> dict[str, object]:
-    said = MessageToDict(result.stream, preserving_proto_field_name=True)
-    return {name: said[name] for name in ("input_format", "input_config") if name in said}
+def _json(message: Message) -> str:
+    return json.dumps(MessageToDict(message, preserving_proto_field_name=True))
 
 
 def _names(result: Result) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from headrace.v1.deployment_pb2 import COUNT_MISMATCH_ACCEPT
 from headrace.v1.model_pb2 import Signature
 from headrace.v1.stream_pb2 import OffsetRange, Stream
-from streams.kafka import KafkaSettings
+from streams.kafka import KafkaSettings, log_ends
 from streams.offsets import count_offsets
 from streams.spool import Spool, spool_stream
 
@@ -24,12 +24,12 @@ KAFKA_WAIT_S = 15.0
 def read_samples(stream: Stream, signature: Signature, kafka: KafkaSettings, folder: Path) -> Spool:
     """Reads at most about ROWS records of the stream again, into `folder`.
 
-    Raises DATA_EXPIRED when Kafka has deleted some of them, TOPIC_RECREATED, UNKNOWN_TOPIC, KAFKA_UNAVAILABLE.
+    Raises DATA_EXPIRED when Kafka has deleted all of them, TOPIC_RECREATED, UNKNOWN_TOPIC, KAFKA_UNAVAILABLE.
     """
     some = Stream()
     some.CopyFrom(stream)
     del some.ranges[:]
-    some.ranges.extend(slices(stream.ranges, rows_that_fit(signature)))
+    some.ranges.extend(slices(what_is_left(stream.ranges, kafka) or stream.ranges, rows_that_fit(signature)))
     some.record_count = 0
     # Records that the training left out are left out here.
     return spool_stream(
@@ -41,6 +41,18 @@ def read_samples(stream: Stream, signature: Signature, kafka: KafkaSettings, fol
         limit_bytes=2 * SAMPLES_BYTES,
         wait_s=KAFKA_WAIT_S,
     )
+
+
+def what_is_left(ranges: Sequence[OffsetRange], kafka: KafkaSettings) -> list[OffsetRange]:
+    """The ranges without what retention has deleted of them."""
+    ends = {topic: log_ends(kafka, topic, KAFKA_WAIT_S) for topic in {one.topic for one in ranges}}
+    left = []
+    for one in ranges:
+        found = ends[one.topic].get(one.partition)
+        start = one.start if found is None else max(one.start, found.low)
+        if start < one.end:
+            left.append(OffsetRange(topic=one.topic, partition=one.partition, start=start, end=one.end))
+    return left
 
 
 def rows_that_fit(signature: Signature) -> int:
