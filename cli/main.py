@@ -44,7 +44,11 @@ COMMANDS: dict[str, Entry] = {
     "deployment": Entry("cli.deployment", "app", "Trainings: list, show, cancel, delete, logs."),
     "send": Entry("cli.send", "send", "Send a file as a stream of records and announce it."),
     "stream": Entry("cli.stream", "app", "Streams: list, show, head, announce, replay, delete."),
-    "result": Entry("cli.result", "app", "Trained models: list, show, watch, compare, confusion, download, delete."),
+    "result": Entry(
+        "cli.result",
+        "app",
+        "Trained models: list, show, compare, confusion, roc, residuals, export, download, …",
+    ),
     "infer": Entry("cli.inference", "infer", "Let a trained model answer a topic with a topic."),
     "inference": Entry("cli.inference", "app", "Inferences: list, show, scale, stop, delete, logs."),
     "predict": Entry("cli.predict", "predict", "Ask an inference about the rows of a file."),

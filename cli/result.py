@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,18 +18,27 @@ from cli.board import Board, metric_curves
 from cli.comparison import print_comparison
 from cli.confusion import print_confusion
 from cli.connection import control_plane, find_model, list_all
+from cli.curves import print_residuals, print_roc, residual_lines, roc_line
 from cli.deployment import parse_state
 from cli.following import follow
 from cli.options import id_argument, id_option
 from cli.output import Json, Limit
 from headrace.errors import DataLoss, NotFound
-from headrace.v1 import deployment_pb2, error_pb2, result_collector_pb2, result_pb2
+from headrace.v1 import deployment_pb2, error_pb2, model_pb2, result_collector_pb2, result_pb2
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 
 app = typer.Typer()
 
 EXIT_FAILED = 1
 DOWNLOAD_TIMEOUT_S = 3600.0
+EXPORT_TIMEOUT_S = 1800.0
+PICTURE_TIMEOUT_S = 60.0
+FORMATS_HELP = (
+    "Keras: keras, savedmodel, tflite, tflite_int8 (calibrated on records of the stream), onnx. "
+    "PyTorch: safetensors, exported_program, onnx."
+)
+To = Annotated[Path | None, typer.Option("--to", help="File or folder (default: this folder).")]
+Picture = Annotated[Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write a picture (PNG) here.")]
 Id = Annotated[int, id_argument("RESULT")]
 
 
@@ -85,6 +96,10 @@ def show(result: Id, as_json: Json = False) -> None:
         "training took": output.duration(found.training_time),
         "framework": found.framework_version,
         "code SHA-256": found.code_sha256,
+        "takes": _tensors(found.signature.inputs),
+        "gives": _tensors(found.signature.outputs),
+        "area under ROC": roc_line(found.roc),
+        "residuals": residual_lines(found.residuals),
         "files": ", ".join(f"{each.name} ({output.size(each.size_bytes)})" for each in found.artifacts),
         "aliases": ", ".join(found.aliases),
     })  # fmt: skip
@@ -139,7 +154,7 @@ def compare(
 @app.command()
 def confusion(
     result: Id,
-    out: Annotated[Path | None, typer.Option("--out", "-o", dir_okay=False, help="Write a picture (PNG) here.")] = None,
+    out: Picture = None,
     as_json: Json = False,
 ) -> None:
     """Show the confusion matrix of a classifier; it is counted when trained with --confusion-matrix."""
@@ -147,33 +162,87 @@ def confusion(
         found = _get(channel, result)
         # Where there is no matrix, this says why.
         picture = _picture(channel, result) if out is not None or not found.HasField("confusion_matrix") else b""
-    if out is not None:
-        out.write_bytes(picture)
     if as_json:
         output.print_json(found.confusion_matrix)
-        return
-    print_confusion(found.confusion_matrix)
-    if out is not None:
-        output.console.print(f"{out}  {output.size(len(picture))}", soft_wrap=True)
+    else:
+        print_confusion(found.confusion_matrix)
+    _write_picture(out, picture, quiet=as_json)
+
+
+@app.command()
+def roc(result: Id, out: Picture = None, as_json: Json = False) -> None:
+    """Show how well a classifier tells each class from the others: the areas under its ROC curves."""
+    with control_plane() as channel:
+        found = _get(channel, result)
+        request = result_collector_pb2.RenderRocRequest(result_id=result)
+        # Where there are none, this says why.
+        picture = (
+            ResultCollectorStub(channel).RenderRoc(request, timeout=PICTURE_TIMEOUT_S).data
+            if out is not None or not found.roc.curves
+            else b""
+        )
+    if as_json:
+        output.print_json(found.roc)
+    else:
+        print_roc(found.roc)
+    _write_picture(out, picture, quiet=as_json)
+
+
+@app.command()
+def residuals(result: Id, out: Picture = None, as_json: Json = False) -> None:
+    """Show what a regression gets wrong: answer minus truth, by quantiles."""
+    with control_plane() as channel:
+        found = _get(channel, result)
+        request = result_collector_pb2.RenderResidualsRequest(result_id=result)
+        picture = (
+            ResultCollectorStub(channel).RenderResiduals(request, timeout=PICTURE_TIMEOUT_S).data
+            if out is not None or not found.residuals.outputs
+            else b""
+        )
+    if as_json:
+        output.print_json(found.residuals)
+    else:
+        print_residuals(found.residuals)
+    _write_picture(out, picture, quiet=as_json)
+
+
+@app.command()
+def export(
+    result: Id,
+    format: Annotated[str, typer.Argument(metavar="FORMAT", help=FORMATS_HELP)],
+    to: To = None,
+    as_json: Json = False,
+) -> None:
+    """Convert a trained model into another format and download it; it stays with the result, and is made once."""
+    request = result_collector_pb2.ExportResultRequest(result_id=result, format=format)
+    with control_plane() as channel:
+        with output.errors.status(f"Converting to {format}"):
+            artifact = ResultCollectorStub(channel).ExportResult(request, timeout=EXPORT_TIMEOUT_S)
+        target = _download_to(channel, result, artifact, to)
+    if as_json:
+        output.print_json(artifact)
+    else:
+        _print_file(target, artifact)
 
 
 @app.command()
 def download(
     result: Id,
     name: Annotated[str, typer.Option("--name", help="The file's name; `model`: the trained model.")] = "model",
-    to: Annotated[Path | None, typer.Option("--to", help="File or folder (default: this folder).")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every file in one zip, with a README.md that says how to load each.")
+    ] = False,
+    to: To = None,
 ) -> None:
-    """Download a file of a result; it is checked against its SHA-256."""
+    """Download a file of a result, checked against its SHA-256, or all of them as a zip."""
     with control_plane() as channel:
+        if everything:
+            target, size_bytes = _download_bundle(channel, result, to)
+            output.console.print(f"{target}  {output.size(size_bytes)}", soft_wrap=True)
+            return
         artifact = _artifact(_get(channel, result), name)
-        target = _target(to, artifact.name)
-        partial = target.with_name(f"{target.name}.partial")
-        try:
-            _download(channel, result, artifact, partial)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-    output.console.print(f"{target}  {output.size(artifact.size_bytes)}  SHA-256 {artifact.sha256}", soft_wrap=True)
+        target = _download_to(channel, result, artifact, to)
+    _print_file(target, artifact)
 
 
 @app.command()
@@ -196,7 +265,7 @@ def _get(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
 
 def _picture(channel: grpc.Channel, result_id: int) -> bytes:
     request = result_collector_pb2.RenderConfusionMatrixRequest(result_id=result_id)
-    return ResultCollectorStub(channel).RenderConfusionMatrix(request, timeout=60.0).data  # type: ignore[no-any-return]
+    return ResultCollectorStub(channel).RenderConfusionMatrix(request, timeout=PICTURE_TIMEOUT_S).data  # type: ignore[no-any-return]
 
 
 def _epochs(channel: grpc.Channel, result_id: int) -> list[result_pb2.Epoch]:
@@ -262,6 +331,58 @@ def _target(to: Path | None, name: str) -> Path:
     if to is None:
         return Path(name)
     return to / name if to.is_dir() else to
+
+
+def _tensors(specs: Sequence[model_pb2.TensorSpec]) -> str:
+    """Such as `samples float32 (batch, 8, 8)`."""
+    return ", ".join(
+        f"{spec.name} {spec.dtype} ({', '.join(['batch', *('any' if n < 0 else str(n) for n in spec.shape[1:])])})"
+        for spec in specs
+    )
+
+
+def _write_picture(out: Path | None, picture: bytes, *, quiet: bool) -> None:
+    if out is None:
+        return
+    out.write_bytes(picture)
+    if not quiet:
+        output.console.print(f"{out}  {output.size(len(picture))}", soft_wrap=True)
+
+
+def _print_file(target: Path, artifact: result_pb2.Artifact) -> None:
+    output.console.print(f"{target}  {output.size(artifact.size_bytes)}  SHA-256 {artifact.sha256}", soft_wrap=True)
+
+
+def _download_to(channel: grpc.Channel, result_id: int, artifact: result_pb2.Artifact, to: Path | None) -> Path:
+    target = _target(to, artifact.name)
+    with _partial(target) as partial:
+        _download(channel, result_id, artifact, partial)
+    return target
+
+
+def _download_bundle(channel: grpc.Channel, result_id: int, to: Path | None) -> tuple[Path, int]:
+    """Where it is, and its size, which nobody knows before."""
+    request = result_collector_pb2.DownloadResultRequest(result_id=result_id)
+    chunks: Any = ResultCollectorStub(channel).DownloadResult(request, timeout=DOWNLOAD_TIMEOUT_S)
+    first = next(iter(chunks))
+    artifact = result_pb2.Artifact()
+    first.extensions[0].Unpack(artifact)
+    target = _target(to, artifact.name)
+    with _partial(target) as partial, partial.open("wb") as file:
+        for chunk in chain([first], chunks):
+            file.write(chunk.data)
+    return target, target.stat().st_size
+
+
+@contextmanager
+def _partial(target: Path) -> Iterator[Path]:
+    """A file that becomes `target` when the block ends well, and is nothing otherwise."""
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _download(channel: grpc.Channel, result_id: int, artifact: result_pb2.Artifact, target: Path) -> None:

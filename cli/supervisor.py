@@ -273,7 +273,9 @@ def _services(home: Path, ports: Ports, kafka: str, frameworks: Sequence[Framewo
     services: list[Supervised] = [
         Service(
             f"{name} executor", "executors", address=listen, log_path=logs / f"executor-{name}.log",
-            environment=_environment(home, LISTEN=listen, FRAMEWORK=name, METRICS_LISTEN=_any_port()),
+            environment=_environment(
+                home, LISTEN=listen, FRAMEWORK=name, ADDRESS=address, KAFKA=kafka, METRICS_LISTEN=_any_port()
+            ),
             ready=lambda listen=listen: grpc_serves(listen),  # type: ignore[misc]
         )
         for name, listen in executors.items()

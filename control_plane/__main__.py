@@ -17,6 +17,7 @@ from control_plane.deployment_manager import DeploymentManager
 from control_plane.deployments import Deployments
 from control_plane.events import Watchers
 from control_plane.executor_client import executors_at
+from control_plane.exports import Exports
 from control_plane.inferences import Inferences
 from control_plane.local import LocalCluster
 from control_plane.logs import Logs
@@ -127,7 +128,7 @@ async def _servicers(
         ),
         (
             result_collector_pb2_grpc.add_ResultCollectorServicer_to_server,
-            ResultCollector(store, watchers, artifacts, queue),
+            ResultCollector(store, watchers, artifacts, queue, Exports(store, executors)),
             "headrace.v1.ResultCollector",
         ),
         (

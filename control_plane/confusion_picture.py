@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from control_plane.drawing import drawing, new_figure, png_of, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,19 +18,14 @@ if TYPE_CHECKING:
 Counts = npt.NDArray[np.int64]
 
 POINTS_PER_INCH = 72
-DPI = 110
 # The matrix itself is a square with sides of so many inches: half an inch a class, within these.
 SMALLEST_IN, LARGEST_IN, CLASS_IN = 3.0, 14.0, 0.5
 # Below so many points numbers cannot be read, and a digit is so wide as a part of its size.
 SMALLEST_FONT, LARGEST_FONT, DIGIT_WIDTH = 5.0, 11.0, 0.65
-LONGEST_LABEL = 24
 # Of more classes only every n-th is named.
 MOST_LABELS = 100
 # A cell darker than this has white numbers.
 DARK = 0.55
-
-# matplotlib's settings and font caches are one per process.
-_one_at_a_time = threading.Lock()
 
 
 def confusion_png(title: str, labels: Sequence[str], counts: Sequence[int]) -> bytes:
@@ -39,15 +34,8 @@ def confusion_png(title: str, labels: Sequence[str], counts: Sequence[int]) -> b
     counts: row by row, true class i answered with class j at i × len(labels) + j.
     """
     matrix = np.asarray(counts, np.int64).reshape(len(labels), len(labels))
-    with _one_at_a_time:
-        # Here and not at the top: importing it costs the control plane's start half a second.
-        import matplotlib as mpl
-
-        # Not as the matplotlibrc of the user who started the server says. The backend is ours anyway, and asking which
-        # one is set would import pyplot.
-        defaults: dict[Any, Any] = {name: value for name, value in mpl.rcParamsDefault.items() if name != "backend"}
-        with mpl.rc_context(defaults):
-            return _png(_figure(title, [_short(label) for label in labels], matrix))
+    with drawing():
+        return png_of(_figure(title, [short(label) for label in labels], matrix))
 
 
 def row_shares(matrix: Counts) -> npt.NDArray[np.float64]:
@@ -59,12 +47,8 @@ def row_shares(matrix: Counts) -> npt.NDArray[np.float64]:
 
 
 def _figure(title: str, labels: Sequence[str], matrix: Counts) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     side = min(max(CLASS_IN * len(labels), SMALLEST_IN), LARGEST_IN)
-    figure = Figure(figsize=(side, side), dpi=DPI)
-    FigureCanvasAgg(figure)
+    figure = new_figure(side, side)
     # The matrix fills the figure; what stands around it is added when it is saved, whatever the labels' lengths.
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     shares = row_shares(matrix)
@@ -105,16 +89,3 @@ def _add_scale(figure: Figure, image: AxesImage, side: float) -> None:
     scale = figure.add_axes((1.0 + 0.15 / side, 0.0, 0.2 / side, 1.0))
     bar = figure.colorbar(image, cax=scale)
     bar.set_label("part of the true class", fontsize=LARGEST_FONT)
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    # No version and no time in the file.
-    figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.15, metadata={"Software": None})
-    return file.getvalue()
-
-
-def _short(label: str) -> str:
-    """One line of a bearable length."""
-    line = " ".join(label.split())
-    return line if len(line) <= LONGEST_LABEL else f"{line[: LONGEST_LABEL - 1]}…"

@@ -11,6 +11,8 @@ from headrace.v1 import code_executor_pb2, deployment_pb2, error_pb2, model_pb2
 from headrace.v1.code_executor_pb2_grpc import CodeExecutorStub
 
 VALIDATION_TIMEOUT_S = 120.0
+# It may wait for others, and a large model takes minutes.
+EXPORT_TIMEOUT_S = 1800.0
 
 FRAMEWORK_NAMES = {model_pb2.FRAMEWORK_TENSORFLOW: "TensorFlow", model_pb2.FRAMEWORK_PYTORCH: "PyTorch"}
 EXTRAS = {model_pb2.FRAMEWORK_TENSORFLOW: "tensorflow", model_pb2.FRAMEWORK_PYTORCH: "torch"}
@@ -50,6 +52,14 @@ class ExecutorClient:
         except Unavailable as error:
             raise self._away(framework, error) from error
         return answer
+
+    async def export(self, framework: model_pb2.Framework, result_id: int, format: str) -> None:
+        """Have a result's model converted and stored; Unavailable when the executor is away."""
+        request = code_executor_pb2.ExportRequest(result_id=result_id, format=format)
+        try:
+            await self._stub(framework).Export(request, timeout=EXPORT_TIMEOUT_S)
+        except Unavailable as error:
+            raise self._away(framework, error) from error
 
     def _stub(self, framework: model_pb2.Framework) -> CodeExecutorStub:
         if framework not in self._stubs:

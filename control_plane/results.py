@@ -14,9 +14,12 @@ from google.api import httpbody_pb2
 from google.protobuf import empty_pb2
 
 from control_plane.artifacts import ArtifactStore, Upload
+from control_plane.bundle import bundle, bundle_name
 from control_plane.comparison import compared
 from control_plane.confusion_picture import confusion_png
+from control_plane.curve_pictures import residuals_png, roc_png
 from control_plane.events import QUEUE_LENGTH, Follower, Watchers
+from control_plane.exports import Exports
 from control_plane.listing import newest_first, position
 from control_plane.queue import Queue
 from control_plane.store import Kind, Store, deployments, reports, results, states
@@ -50,6 +53,7 @@ MOST_COMPARED = 20
 # What one event may hold.
 MAX_METRICS = 10_000
 MAX_METRIC_NAME = 512
+MAX_CURVE_NUMBERS = 250_000
 # The others are the control plane's own to give.
 REPORTED_STATES = (
     deployment_pb2.STATE_STARTING,
@@ -75,6 +79,7 @@ class ResultCollector(ResultCollectorServicer):
         watchers: Watchers,
         artifacts: ArtifactStore,
         queue: Queue,
+        exports: Exports,
         *,
         keep_alive_s: float = KEEP_ALIVE_S,
         watch_limit_s: float = WATCH_LIMIT_S,
@@ -83,6 +88,7 @@ class ResultCollector(ResultCollectorServicer):
         self._watchers = watchers
         self._artifacts = artifacts
         self._queue = queue
+        self._exports = exports
         self._keep_alive_s = keep_alive_s
         self._watch_limit_s = watch_limit_s
 
@@ -175,7 +181,7 @@ class ResultCollector(ResultCollectorServicer):
         self, request_iterator: AsyncIterator[result_collector_pb2.UploadArtifactRequest], context: Any
     ) -> result_pb2.Artifact:
         header = await _header(request_iterator)
-        await self._store.read(lambda: results.check_may_change(header.result_id, header.attempt))
+        await self._store.read(lambda: _check_may_upload(header))
         if (stored := await self._record_stored(header)) is not None:
             return stored
         sha256, size_bytes = header.artifact.sha256, header.artifact.size_bytes
@@ -184,7 +190,10 @@ class ResultCollector(ResultCollectorServicer):
             await self._artifacts.check(upload, sha256, size_bytes)
             async with self._artifacts.recording:
                 await self._artifacts.keep(upload, sha256)
-                return await self._record(header)
+                recorded = await self._record(header)
+        if recorded.sha256 != sha256:
+            await self._artifacts.remove_unused(self._store, [sha256])
+        return recorded
 
     async def DownloadArtifact(
         self, request: result_collector_pb2.DownloadArtifactRequest, context: Any
@@ -203,6 +212,23 @@ class ResultCollector(ResultCollectorServicer):
             yield body
             body = httpbody_pb2.HttpBody(content_type=body.content_type)
 
+    async def ExportResult(
+        self, request: result_collector_pb2.ExportResultRequest, context: Any
+    ) -> result_pb2.Artifact:
+        return await self._exports.artifact(request.result_id, request.format)
+
+    async def DownloadResult(
+        self, request: result_collector_pb2.DownloadResultRequest, context: Any
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        result = await self._store.read(lambda: results.get(request.result_id))
+        _named(result.artifacts, result.id, MAIN_ARTIFACT)  # A result without a file has nothing to download.
+        body = httpbody_pb2.HttpBody(content_type="application/zip")
+        body.extensions.add().Pack(result_pb2.Artifact(name=bundle_name(result), media_type=body.content_type))
+        async for piece in bundle(result, self._artifacts):
+            body.data = piece
+            yield body
+            body = httpbody_pb2.HttpBody(content_type=body.content_type)
+
     async def RenderConfusionMatrix(
         self, request: result_collector_pb2.RenderConfusionMatrixRequest, context: Any
     ) -> httpbody_pb2.HttpBody:
@@ -210,7 +236,25 @@ class ResultCollector(ResultCollectorServicer):
         matrix = result.confusion_matrix
         if not matrix.labels:
             raise _no_confusion_matrix(result)
-        png = await asyncio.to_thread(confusion_png, _picture_title(result), matrix.labels, matrix.counts)
+        title = _picture_title(result, "confusion matrix", "test" if result.split_sizes.test else "validation")
+        png = await asyncio.to_thread(confusion_png, title, matrix.labels, matrix.counts)
+        return httpbody_pb2.HttpBody(content_type="image/png", data=png)
+
+    async def RenderRoc(self, request: result_collector_pb2.RenderRocRequest, context: Any) -> httpbody_pb2.HttpBody:
+        result = await self._store.read(lambda: results.get(request.result_id))
+        if not result.roc.curves:
+            raise _no_curves(result, "ROC curve", "a classifier")
+        png = await asyncio.to_thread(roc_png, _picture_title(result, "ROC", result.roc.split), result.roc)
+        return httpbody_pb2.HttpBody(content_type="image/png", data=png)
+
+    async def RenderResiduals(
+        self, request: result_collector_pb2.RenderResidualsRequest, context: Any
+    ) -> httpbody_pb2.HttpBody:
+        result = await self._store.read(lambda: results.get(request.result_id))
+        if not result.residuals.outputs:
+            raise _no_curves(result, "residuals", "a regression")
+        title = _picture_title(result, "residuals", result.residuals.split)
+        png = await asyncio.to_thread(residuals_png, title, result.residuals)
         return httpbody_pb2.HttpBody(content_type="image/png", data=png)
 
     async def _watch(self, request: result_collector_pb2.WatchResultsRequest) -> _Watch:
@@ -233,7 +277,10 @@ class ResultCollector(ResultCollectorServicer):
             return await self._record(header)
 
     async def _record(self, header: result_collector_pb2.UploadHeader) -> result_pb2.Artifact:
-        return await self._store.write(lambda: results.add_artifact(header.result_id, header.attempt, header.artifact))
+        result_id, artifact = header.result_id, header.artifact
+        if header.is_export:
+            return await self._store.write(lambda: results.add_export(result_id, artifact))
+        return await self._store.write(lambda: results.add_artifact(result_id, header.attempt, artifact))
 
 
 class _Report:
@@ -422,6 +469,7 @@ def _check_event(event: ReportRequest) -> None:
     if event.HasField("outcome"):
         bad += _bad_metrics("outcome.metrics", event.outcome.metrics)
         bad += _bad_confusion_matrix(event.outcome.confusion_matrix)
+        bad += _bad_curves(event.outcome)
     refuse(bad)
 
 
@@ -440,6 +488,18 @@ def _bad_confusion_matrix(matrix: result_pb2.ConfusionMatrix) -> list[FieldViola
         rule = f"must have {expected} counts for {len(matrix.labels)} labels, none negative, not {found}"
         return [FieldViolation("outcome.confusion_matrix.counts", rule)]
     return []
+
+
+def _bad_curves(outcome: result_collector_pb2.Outcome) -> list[FieldViolation]:
+    numbers = sum(len(curve.false_positive_rates) + len(curve.true_positive_rates) for curve in outcome.roc.curves)
+    for output in outcome.residuals.outputs:
+        numbers += len(output.bin_counts) + len(output.true_sample) + len(output.answered_sample)
+    too_many = numbers > MAX_CURVE_NUMBERS
+    uneven = any(len(one.false_positive_rates) != len(one.true_positive_rates) for one in outcome.roc.curves)
+    if not too_many and not uneven:
+        return []
+    rule = f"may have {MAX_CURVE_NUMBERS} numbers in all, and curves as many rates of the one kind as of the other"
+    return [FieldViolation("outcome", f"roc and residuals {rule}")]
 
 
 def _no_confusion_matrix(result: result_pb2.Result) -> FailedPrecondition:
@@ -461,10 +521,30 @@ def _no_confusion_matrix(result: result_pb2.Result) -> FailedPrecondition:
     )
 
 
-def _picture_title(result: result_pb2.Result) -> str:
+def _no_curves(result: result_pb2.Result, what: str, kind: str) -> FailedPrecondition:
+    if not states.is_final(result.state):
+        why = f"it is {states.state_name(result.state)}, and answers are judged when it evaluates"
+    else:
+        why = f"there is one of {kind} with one label per row, where the stream's test_rate keeps records for it"
+    return FailedPrecondition(
+        error_pb2.REASON_WRONG_STATE,
+        f"the result {result.id} has no {what}; {why}",
+        resource="result",
+        id=result.id,
+        state=states.state_name(result.state),
+    )
+
+
+def _picture_title(result: result_pb2.Result, what: str, split: str) -> str:
     version = f", version {result.version}" if result.version else f" (result {result.id})"
-    split = "test" if result.split_sizes.test else "validation"
-    return f"{result.model_name}{version}: confusion matrix on the {split} split"
+    return f"{result.model_name}{version}: {what} on the {split} split"
+
+
+def _check_may_upload(header: result_collector_pb2.UploadHeader) -> None:
+    if header.is_export:
+        results.check_takes_exports(header.result_id)
+    else:
+        results.check_may_change(header.result_id, header.attempt)
 
 
 async def _header(

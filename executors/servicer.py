@@ -11,9 +11,10 @@ from typing import Any
 
 import grpc
 
+from executors.exporting import export
 from executors.settings import FRAMEWORKS, Settings
 from executors.spares import Spares
-from headrace.errors import FieldViolation, HeadraceError, InvalidArgument, ResourceExhausted, not_yet
+from headrace.errors import FailedPrecondition, FieldViolation, HeadraceError, InvalidArgument, ResourceExhausted
 from headrace.v1 import code_executor_pb2 as pb
 from headrace.v1 import code_executor_pb2_grpc, error_pb2
 from sandbox.jobs import Arguments
@@ -29,8 +30,9 @@ class CodeExecutor(code_executor_pb2_grpc.CodeExecutorServicer):
     def __init__(self, settings: Settings, spares: Spares) -> None:
         self._settings = settings
         self._spares = spares
-        self._places = settings.validations + settings.queue
-        self._running = asyncio.Semaphore(settings.validations)
+        self._validations = _Places("validations", settings.validations, settings.queue)
+        # One at a time: it takes memory, and the processor for seconds.
+        self._exports = _Places("exports", 1, settings.queue)
 
     async def ValidateCode(
         self, request: pb.ValidateCodeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -38,7 +40,7 @@ class CodeExecutor(code_executor_pb2_grpc.CodeExecutorServicer):
         """Wrong code is an answer with diagnostics; errors of the call are about the call."""
         self._check_framework(request.framework)
         _check_code(request)
-        async with self._place(), self._running, self._spares.taken() as session:
+        async with self._validations.taken(), self._spares.taken() as session:
             return await self._spares.in_thread(self._validate, session, request)
 
     async def ValidateSettings(
@@ -47,7 +49,7 @@ class CodeExecutor(code_executor_pb2_grpc.CodeExecutorServicer):
         """Wrong arguments are an answer with diagnostics."""
         self._check_framework(request.framework)
         given = request.arguments
-        async with self._place(), self._spares.clean() as session:
+        async with self._validations.waiting(), self._spares.clean() as session:
             check = partial(session.check_arguments, given.fit_args, given.evaluate_args)
             found: Arguments = await self._spares.in_thread(check)
         return pb.ValidateSettingsResponse(
@@ -57,8 +59,12 @@ class CodeExecutor(code_executor_pb2_grpc.CodeExecutorServicer):
         )
 
     async def Export(self, request: pb.ExportRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.ExportResponse:
-        """Not in this version."""
-        raise not_yet("Export", "download the result's model.keras or model.safetensors")
+        """Answers when the file is stored; a caller that goes away ends it."""
+        if not self._settings.address:
+            raise _no_control_plane(self._settings.framework)
+        async with self._exports.taken(), self._spares.own(self._settings.export_limits) as session:
+            artifact = await self._spares.in_thread(export, self._settings, session, request)
+        return pb.ExportResponse(artifact_name=artifact.name)
 
     def _validate(self, session: WorkerSession, request: pb.ValidateCodeRequest) -> pb.ValidateCodeResponse:
         """Blocks until there is a verdict."""
@@ -81,18 +87,43 @@ class CodeExecutor(code_executor_pb2_grpc.CodeExecutorServicer):
                 error_pb2.REASON_INVALID_FIELD, message, fields=[FieldViolation("framework", message)]
             )
 
+
+class _Places:
+    """Calls of one kind: some run, some wait, more are refused."""
+
+    def __init__(self, what: str, running: int, waiting: int) -> None:
+        self._what = what
+        self._limit = self._left = running + waiting
+        self._running = asyncio.Semaphore(running)
+
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """A place among those that run or wait. Raises OVERLOADED when all are taken."""
-        if self._places <= 0:
-            waiting = self._settings.validations + self._settings.queue
-            message = f"{waiting} validations run or wait already; try again in {RETRY_AFTER_S:g} s"
-            raise ResourceExhausted(error_pb2.REASON_OVERLOADED, message, retry_after_s=RETRY_AFTER_S, limit=waiting)
-        self._places -= 1
+    async def taken(self) -> AsyncIterator[None]:
+        """The block runs when it is its turn. Raises OVERLOADED when all places are taken."""
+        async with self.waiting(), self._running:
+            yield
+
+    @asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """A place, for a call that needs no turn."""
+        if self._left <= 0:
+            message = f"{self._limit} {self._what} run or wait already; try again in {RETRY_AFTER_S:g} s"
+            raise ResourceExhausted(
+                error_pb2.REASON_OVERLOADED, message, retry_after_s=RETRY_AFTER_S, limit=self._limit
+            )
+        self._left -= 1
         try:
             yield
         finally:
-            self._places += 1
+            self._left += 1
+
+
+def _no_control_plane(framework: str) -> FailedPrecondition:
+    return FailedPrecondition(
+        error_pb2.REASON_WRONG_STATE,
+        f"the {framework} executor was started without a control plane, so it exports nothing; start it with "
+        "HEADRACE_ADDRESS (HOST:PORT of the control plane) and HEADRACE_KAFKA",
+        framework=framework,
+    )
 
 
 def _check_code(request: pb.ValidateCodeRequest) -> None:

@@ -43,6 +43,14 @@ class Settings:
     """Memory of one worker."""
     import_s: Annotated[float, _positive] = 180.0
     """A worker that has not imported its framework after so long is given up."""
+    address: HostPort = ""
+    """The control plane, which exports fetch results from and bring files to. Empty: nothing is exported here."""
+    kafka: str = ""
+    """Bootstrap servers of the streams, for exports that are calibrated with records."""
+    export_s: Annotated[float, _positive] = 300.0
+    """A conversion that has not ended after so long is ended."""
+    export_bytes: Annotated[int, _positive] = 2048 * MIB
+    """Size of one exported file."""
     metrics_listen: HostPort = ""
     """HOST:PORT of Prometheus metrics; empty: none."""
 
@@ -56,3 +64,9 @@ class Settings:
             output_bytes=8 * MIB,
             output_kept_bytes=64 * 1024,
         )
+
+    @property
+    def export_limits(self) -> Limits:
+        """What a conversion may use: it writes files, and converters start threads and say a lot."""
+        # Converters write the model in between, too; what is larger than it may be is told apart from what has no end.
+        return Limits(memory_bytes=self.memory_bytes, file_bytes=2 * self.export_bytes, processes=64)

@@ -49,8 +49,8 @@ class Spares:
         self._wanted.set()
         self._changed = asyncio.Condition()
         self._failure: HeadraceError | None = None
-        # One per validation and one to end it, one that starts the next spare.
-        self._threads = ThreadPoolExecutor(2 * settings.validations + 2, thread_name_prefix="worker-call")
+        # One per validation and one to end it, the same for an export, one that starts the next spare.
+        self._threads = ThreadPoolExecutor(2 * settings.validations + 4, thread_name_prefix="worker-call")
         self.settled = asyncio.Event()
         """Set for good when the first spare is ready, or when it is known that there will be none."""
 
@@ -95,12 +95,21 @@ class Spares:
                 self._wanted.set()
                 await asyncio.shield(self._dispose(session))
 
+    @asynccontextmanager
+    async def own(self, limits: Limits) -> AsyncIterator[WorkerSession]:
+        """A worker with limits of its own, which begins to import its framework now; it is ended after the block."""
+        session = await self.in_thread(self._start_session, limits)
+        try:
+            yield session
+        finally:
+            await asyncio.shield(self._dispose(session))
+
     async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         """Runs a blocking call."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     async def _start(self) -> WorkerSession:
-        session = await self.in_thread(self._start_session)
+        session = await self.in_thread(self._start_session, self._settings.limits)
         try:
             await self.in_thread(session.wait_ready, self._settings.import_s)
         except BaseException:
@@ -108,11 +117,11 @@ class Spares:
             raise
         return session
 
-    def _start_session(self) -> WorkerSession:
+    def _start_session(self, limits: Limits) -> WorkerSession:
         folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=self._folders()))
         framework = cast(FrameworkName, self._settings.framework)
         try:
-            return self._start_worker(framework, limits=self._settings.limits, folder=folder)
+            return self._start_worker(framework, limits=limits, folder=folder)
         except OSError:
             folder.rmdir()
             raise

@@ -6,9 +6,10 @@ import numpy as np
 
 
 def classes_of_labels(labels: np.ndarray, class_count: int) -> np.ndarray | None:
-    """int64 class per row from numbers (rows,), (rows, 1) or one-hot rows (rows, classes); None for anything else."""
+    """int64 class per row from numbers (rows,), (rows, 1) or parts of one (rows, classes); None for anything else."""
     if labels.ndim == 2 and labels.shape[1] == class_count and class_count > 1:
-        return np.asarray(np.argmax(labels, axis=1))
+        adds_up = len(labels) == 0 or (labels.min() >= 0 and np.allclose(labels.sum(axis=1), 1, atol=1e-3))
+        return np.asarray(np.argmax(labels, axis=1)) if adds_up else None
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:

@@ -11,6 +11,7 @@ import numpy as np
 
 from frameworks.arguments import Known
 from frameworks.checkpoints import Checkpoint, Checkpoints, Position
+from frameworks.exports.job import ExportJob
 from frameworks.fields import Columns, Inputs
 from frameworks.rows import Rows
 
@@ -74,7 +75,7 @@ class Described:
 
 @dataclass(frozen=True)
 class Scores:
-    """Outputs of the model for a confusion matrix."""
+    """Outputs of the model, to be compared with the labels."""
 
     outputs: np.ndarray
     logits: bool
@@ -110,6 +111,9 @@ class Framework(Protocol):
     def describe(self, model: Any) -> Described:
         """What the model takes and gives."""
 
+    def describe_fed(self, model: Any, columns: Columns, *, keep_integers: bool) -> Described:
+        """The same of a model that was trained on such rows: inputs and outputs are known, all of them."""
+
     def inputs(self, model: Any) -> Inputs:
         """The names of the model's inputs, if it has several."""
 
@@ -135,3 +139,6 @@ class Framework(Protocol):
 
     def load_weights(self, model: Any, path: Path) -> Any:
         """The model with the weights of a saved file. Raises CHECKPOINT_CORRUPT."""
+
+    def export(self, model: Any, job: ExportJob) -> None:
+        """Writes the model in another format. Raises EXPORT_FAILED, NOT_INSTALLED, INVALID_FIELD."""

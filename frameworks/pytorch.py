@@ -30,6 +30,7 @@ from frameworks.checkpoints import START, Position
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
 from frameworks.course import Course
+from frameworks.exports.job import ExportJob
 from frameworks.failure import Failure, no_labels, schema_mismatch
 from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Plan, Scores, Training
@@ -140,6 +141,16 @@ class PyTorch:
             ]
         return described
 
+    def describe_fed(self, model: nn.Module, columns: Columns, *, keep_integers: bool) -> Described:
+        """Inputs and outputs as the rows have them: a module declares neither."""
+        given = self._samples(model, columns, keep_integers)
+        named = given if isinstance(given, dict) else {_input_name(model): given}
+        described = self.describe(model)
+        described.inputs = [_batch_spec(name, tensor.cpu().numpy()) for name, tensor in named.items()]
+        answers = self.predict(model, columns, keep_integers=keep_integers)
+        described.outputs = [_batch_spec(name, array) for name, array in answers.items()]
+        return described
+
     def inputs(self, model: nn.Module) -> Inputs:
         """The parameters of forward(), if it needs several."""
         by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -238,6 +249,12 @@ class PyTorch:
         except (OSError, RuntimeError, SafetensorError) as error:
             raise Failure("CHECKPOINT_CORRUPT", f"{path.name} does not hold this model's weights: {error}") from error
         return model.to(self._device)
+
+    def export(self, model: nn.Module, job: ExportJob) -> None:
+        """Writes the model in another format."""
+        from frameworks.exports import torch_forms  # It takes a second, and few workers export.
+
+        torch_forms.export(model, job, by_name=len(self.inputs(model).required) > 1)
 
     def _samples(self, model: nn.Module, columns: Columns, keep_integers: bool) -> Any:
         dtype = _float_type(model)
@@ -581,6 +598,10 @@ def _forward_parameters(model: nn.Module) -> list[inspect.Parameter]:
 
 def _input_name(model: nn.Module) -> str:
     return next((each.name for each in _forward_parameters(model)), "input")
+
+
+def _batch_spec(name: str, array: np.ndarray) -> dict[str, Any]:
+    return {"name": name, "dtype": str(array.dtype), "shape": [-1, *array.shape[1:]]}
 
 
 def _call(model: nn.Module, inputs: Any) -> Any:

@@ -67,6 +67,12 @@ class Rows:
         """The first rows; no rows tell their types and shapes."""
         return self.take(np.arange(min(count, len(self))))
 
+    def evenly(self, count: int) -> Rows:
+        """At most so many of the rows, from all over them."""
+        if len(self) <= count:
+            return self
+        return replace(self, index=self.index[np.linspace(0, len(self) - 1, count).astype(np.int64)])
+
     def loaded(self) -> Rows:
         """The same rows as arrays in memory, in the order of `index`."""
         samples = {name: _load(array, self.index) for name, array in self.samples.items()}

@@ -28,6 +28,7 @@ from frameworks.checkpoints import START, Checkpoint, Position
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
 from frameworks.course import Course
+from frameworks.exports.job import ExportJob
 from frameworks.failure import Failure, no_labels, schema_mismatch
 from frameworks.fields import Columns, Field, Inputs
 from frameworks.framework import Described, Events, Plan, Scores, Training
@@ -107,6 +108,18 @@ class TensorFlow:
             inputs=[_spec(name, tensor) for name, tensor in _declared_inputs(model).items()],
             outputs=[_spec(name, tensor) for name, tensor in _declared_outputs(model).items()],
         )
+
+    def describe_fed(self, model: keras.Model, columns: Columns, *, keep_integers: bool) -> Described:
+        """Fills in what the model does not declare."""
+        described = self.describe(model)
+        if not described.inputs:
+            given = _Feed(model, keep_integers).inputs({name: tf.constant(array) for name, array in columns.items()})
+            named = given if isinstance(given, Mapping) else {"input": given}
+            described.inputs = [_batch_spec(name, tensor) for name, tensor in named.items()]
+        if not described.outputs:
+            answers = self.predict(model, columns, keep_integers=keep_integers)
+            described.outputs = [_batch_spec(name, tf.constant(array)) for name, array in answers.items()]
+        return described
 
     def inputs(self, model: keras.Model) -> Inputs:
         """The names of several declared inputs."""
@@ -199,6 +212,12 @@ class TensorFlow:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise Failure("CHECKPOINT_CORRUPT", f"{path.name} does not hold this model's weights: {error}") from error
         return model
+
+    def export(self, model: keras.Model, job: ExportJob) -> None:
+        """Writes the model in another format."""
+        from frameworks.exports import keras_forms  # ONNX's library is not there everywhere.
+
+        keras_forms.export(model, job, _export_specs(model, job))
 
     def _predict(self, model: keras.Model, columns: Columns, keep_integers: bool) -> dict[str, np.ndarray]:
         fixed = _fixed_batch(model)
@@ -467,6 +486,26 @@ def _declared_outputs(model: keras.Model) -> dict[str, Any]:
     if isinstance(structure, Mapping):
         return dict(structure)
     return dict(zip(getattr(_graph(model), "output_names", []), tensors, strict=False))
+
+
+def _batch_spec(name: str, tensor: Any) -> dict[str, Any]:
+    """Of one of any number of rows."""
+    spec = _spec(name, tensor)
+    return {**spec, "shape": [-1, *spec["shape"][1:]]}
+
+
+def _export_specs(model: keras.Model, job: ExportJob) -> Any:
+    """TensorSpecs in the structure of the model's inputs: declared ones, or those that it was fed with."""
+    if not _declared_inputs(model):
+        specs = {
+            each.name: tf.TensorSpec([None if n < 0 else n for n in each.shape], each.dtype, each.name)
+            for each in job.inputs
+        }
+        return next(iter(specs.values())) if len(specs) == 1 else specs
+    structure = getattr(_graph(model), "input", None)
+    if isinstance(structure, Mapping):
+        return {name: tf.TensorSpec(tensor.shape, tensor.dtype, name) for name, tensor in structure.items()}
+    return tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name), structure)
 
 
 def _graph(model: keras.Model) -> Any:

@@ -21,15 +21,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from frameworks import arguments
 from frameworks.checkpoints import START, Checkpoint, Checkpoints, Position
 from frameworks.code import failure_of, place_of_model, run_code
-from frameworks.confusion import count_confusion
+from frameworks.exports.job import ExportJob, TensorSpec
 from frameworks.failure import CancelledError, Failure
-from frameworks.fields import Field, by_input, feeding, shown
-from frameworks.framework import Framework, Plan, Training
+from frameworks.fields import Columns, Field, by_input, feeding, shown
+from frameworks.framework import Framework, Plan, Scores, Training
+from frameworks.judgement import MOST_OUTPUTS, SCORED_ROWS, Judgement, judge
 from frameworks.loading import quickly
 from frameworks.rows import Rows
 from sandbox.frames import Frame, read_frame, write_frame
@@ -100,14 +99,18 @@ class Worker:
         self._pipes = pipes
         self._model: Any = None
         self._keep_integers = False
+        # One row of what it was trained on.
+        self._fed: Columns = {}
         self._stop_requested = False
         self._handlers: Mapping[str, Callable[[Frame], Frame]] = {
             "build": self._build,
             "check_arguments": self._check_arguments,
             "fit": self._fit,
             "evaluate": self._evaluate,
+            "describe": self._describe,
             "save": self._save,
             "load": self._load,
+            "export": self._export,
             "warm": self._warm,
             "predict": self._predict,
         }
@@ -182,6 +185,7 @@ class Worker:
         model = self._built_model()
         rows = self._open_rows(fields, "training_rows")
         _tell_unused(rows)
+        self._fed, _ = rows.first(1)
         training = Training(
             rows=rows,
             validation=self._validation_rows(fields),
@@ -216,23 +220,60 @@ class Worker:
         if len(rows) == 0:
             raise Failure("EMPTY_STREAM", "there are no rows to evaluate")
         metrics = self._framework.evaluate(model, rows, given, batch_size, keep_integers=keep_integers)
-        if not fields["confusion_matrix"] or rows.labels is None:
-            return Frame("result", {"metrics": metrics})
-        counts = self._confusion(rows, batch_size, keep_integers)
-        if counts is None:
-            return Frame("result", {"metrics": metrics})
-        classes = [str(number) for number in range(len(counts))]
-        return Frame("result", {"metrics": metrics, "classes": classes}, {"confusion": counts})
+        judged = self._judge(rows, fields)
+        return Frame("result", {"metrics": metrics, **judged.fields}, judged.arrays)
 
-    def _confusion(self, rows: Rows, batch_size: int, keep_integers: bool) -> np.ndarray | None:
-        scores = self._framework.scores(self._model, rows, batch_size, keep_integers=keep_integers)
-        if scores is None or rows.labels is None or len(rows.labels) != 1:
-            return None
+    def _judge(self, rows: Rows, fields: Mapping[str, Any]) -> Judgement:
+        """Only a confusion matrix was asked for: nothing else that goes wrong here costs a training its end."""
+        if rows.labels is None or len(rows.labels) != 1:
+            return Judgement()
+        if fields["confusion_matrix"]:
+            return self._judge_all(rows, fields)
+        try:
+            one = self._scores(rows.evenly(1), fields)
+            few = one is not None and one.outputs.size <= MOST_OUTPUTS
+            return self._judge_all(rows.evenly(SCORED_ROWS), fields) if few else Judgement()
+        except Exception as error:
+            print(f"no curves are drawn of the answers: {failure_of(error).message}")
+            return Judgement()
+
+    def _judge_all(self, rows: Rows, fields: Mapping[str, Any]) -> Judgement:
+        scores = self._scores(rows, fields)
+        if scores is None or rows.labels is None:
+            return Judgement()
         labels = next(iter(rows.labels.values()))[rows.index]
-        return count_confusion(labels, scores.outputs, logits=scores.logits)
+        return judge(labels, scores, confusion_matrix=fields["confusion_matrix"])
+
+    def _scores(self, rows: Rows, fields: Mapping[str, Any]) -> Scores | None:
+        batch_size, keep_integers = fields["batch_size"], fields["keep_integers"]
+        return self._framework.scores(self._model, rows, batch_size, keep_integers=keep_integers)
+
+    def _describe(self, request: Frame) -> Frame:
+        model = self._built_model()
+        if not self._fed:
+            return self._described()
+        try:
+            described = self._framework.describe_fed(model, self._fed, keep_integers=self._keep_integers)
+        except Failure as failure:
+            # A model may be trained whose answers are nothing that predictions carry.
+            print(f"what the model answers is not known: {failure.message}")
+            return self._described()
+        return Frame("result", {"signature": asdict(described), "framework_version": self._framework.version})
 
     def _save(self, request: Frame) -> Frame:
         return Frame("result", {"files": self._framework.save(self._built_model(), Path(request.fields["folder"]))})
+
+    def _export(self, request: Frame) -> Frame:
+        fields = request.fields
+        job = ExportJob(
+            format=fields["format"],
+            path=Path(fields["path"]),
+            inputs=tuple(TensorSpec.of(each) for each in fields["inputs"]),
+            outputs=tuple(TensorSpec.of(each) for each in fields["outputs"]),
+            calibration=None if fields["samples"] is None else self._open_rows({**fields, "labels": None}, "rows"),
+        )
+        self._framework.export(self._built_model(), job)
+        return Frame("result")
 
     def _warm(self, request: Frame) -> Frame:
         self._framework.warm(self._built_model(), request.fields["max_rows"], keep_integers=self._keep_integers)

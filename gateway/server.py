@@ -232,8 +232,8 @@ class _Streaming(StreamingResponse):
 
 
 def _download(request: Message, first: Message | events.Pause, feed: events.Feed) -> Response:
-    """A stream of HttpBody as one body. A headrace.v1.Artifact among the first message's extensions tells name and
-    size of the whole, of which a request with an `offset` gets the rest."""
+    """A stream of HttpBody as one body. A headrace.v1.Artifact among the first message's extensions tells name and,
+    where it is known, size of the whole, of which a request with an `offset` gets the rest."""
     headers = {}
     media_type = "application/octet-stream"
     if isinstance(first, Message):
@@ -241,7 +241,8 @@ def _download(request: Message, first: Message | events.Pause, feed: events.Feed
         artifact = _artifact(first)
         if artifact is not None:
             headers["content-disposition"] = f"attachment; filename*=utf-8''{quote(artifact.name, safe='')}"
-            headers["content-length"] = str(artifact.size_bytes - getattr(request, "offset", 0))
+            if artifact.sha256:  # Without one it is made as it is sent, and nobody knows its size.
+                headers["content-length"] = str(artifact.size_bytes - getattr(request, "offset", 0))
     return _Streaming(feed, events.raw_bytes(first, feed), media_type, headers)
 
 

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import grpc
 
+from headrace.artifacts import write_download
 from headrace.chunks import sha256_of
-from headrace.errors import Cancelled, DataLoss, DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
+from headrace.errors import Cancelled, DeadlineExceeded, FailedPrecondition, Unavailable
 from headrace.v1 import error_pb2
 from headrace.v1.deployment_manager_pb2 import GetInferenceRequest
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
@@ -84,12 +85,7 @@ def _weights(collector: ResultCollectorStub, result: Result, folder: Path) -> Pa
     chunks = collector.DownloadArtifact(
         DownloadArtifactRequest(result_id=result.id, name=artifact.name), timeout=DOWNLOAD_TIMEOUT_S
     )
-    with partial.open("wb") as file:
-        for chunk in chunks:
-            file.write(chunk.data)
-    if sha256_of(partial) != artifact.sha256:
-        partial.unlink()
-        raise _wrong_digest(artifact)
+    write_download(chunks, artifact, partial)
     partial.replace(path)
     log.info("weights downloaded", extra={"size_bytes": artifact.size_bytes, "seconds": time.monotonic() - started})
     return path
@@ -102,12 +98,3 @@ def _main_artifact(result: Result) -> Artifact:
         )
     artifact: Artifact = result.artifacts[0]
     return artifact
-
-
-def _wrong_digest(artifact: Artifact) -> HeadraceError:
-    return DataLoss(
-        error_pb2.REASON_DIGEST_MISMATCH,
-        f"the bytes of {artifact.name} do not have the SHA-256 {artifact.sha256}; the artifact is damaged: train again",
-        artifact=artifact.name,
-        sha256=artifact.sha256,
-    )

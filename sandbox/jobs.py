@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from headrace.v1 import code_executor_pb2, model_pb2
+from headrace.v1 import code_executor_pb2, model_pb2, result_pb2
 
 # One array file, or one per named input.
 Columns = Path | Mapping[str, Path]
@@ -159,6 +159,26 @@ class Evaluation:
     metrics: dict[str, float]
     confusion: Confusion | None
     """None where not asked for, and for what is no classifier."""
+    roc: result_pb2.Roc | None = None
+    """Of a classifier; without the split's name."""
+    residuals: result_pb2.Residuals | None = None
+    """Of a regression; without the split's name."""
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """A conversion of the model that was loaded."""
+
+    format: str
+    """One of `sandbox.exports`, and not the original."""
+    path: Path
+    """The file to write."""
+    signature: model_pb2.Signature
+    """Inputs as the model was fed with when it was trained, and its outputs."""
+    samples: Path | None = None
+    """.npy, for a format that is calibrated."""
+    fields: Sequence[RowField] = ()
+    """What a row of the samples consists of."""
 
 
 @dataclass(frozen=True)

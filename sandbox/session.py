@@ -26,7 +26,7 @@ import numpy as np
 from google.protobuf import json_format
 
 from headrace.errors import Cancelled, HeadraceError
-from headrace.v1 import code_executor_pb2, error_pb2, model_pb2
+from headrace.v1 import code_executor_pb2, error_pb2, model_pb2, result_pb2
 from sandbox.channel import Channel, ChannelClosedError
 from sandbox.frames import Frame, FrameError
 from sandbox.jobs import (
@@ -35,6 +35,7 @@ from sandbox.jobs import (
     Columns,
     Confusion,
     Evaluation,
+    ExportJob,
     FitBegun,
     FitCheckpoint,
     FitEpoch,
@@ -54,6 +55,7 @@ __all__ = [
     "BuiltModel",
     "Confusion",
     "Evaluation",
+    "ExportJob",
     "FitCheckpoint",
     "FitEpoch",
     "FitEvent",
@@ -218,7 +220,10 @@ class WorkerSession:
         fields: Sequence[RowField] = (),
         timeout_s: float = 600.0,
     ) -> Evaluation:
-        """Metrics of the model on some rows; with `confusion_matrix` also the counts, if the model is a classifier."""
+        """Metrics of the model on some rows, and ROC curves or residuals, whichever fits.
+
+        With `confusion_matrix` also the counts, if the model is a classifier.
+        """
         request = {
             "samples": _paths(samples),
             "labels": _paths(labels),
@@ -235,7 +240,12 @@ class WorkerSession:
             counts = frame.arrays.get("confusion")
             labels_of_classes = [str(label) for label in frame.fields.get("classes", [])]
             confusion = None if counts is None else Confusion(labels_of_classes, counts)
-            return Evaluation(_metrics(frame.fields["metrics"]), confusion)
+            metrics = _metrics(frame.fields["metrics"])
+            return Evaluation(metrics, confusion, _roc(frame.fields), _residuals(frame.fields))
+
+    def describe(self, timeout_s: float = 120.0) -> BuiltModel:
+        """The model as it is now; after a `fit` with the inputs and outputs that its rows gave it."""
+        return self._built(self._call("describe", {}, timeout_s=timeout_s))
 
     def save(self, folder: Path, timeout_s: float = 600.0) -> list[SavedFile]:
         """Writes the trained model: `model.keras` or `model.safetensors`. The folder must exist."""
@@ -249,6 +259,26 @@ class WorkerSession:
         """Builds the model from its code, then takes its weights from a saved file."""
         fields = {"imports": imports, "code": code, "path": str(path.absolute()), "keep_integers": keep_integers}
         return self._built(self._call("load", fields, timeout_s=timeout_s))
+
+    def export(self, job: ExportJob, *, timeout_s: float = 600.0) -> None:
+        """Writes the loaded model in another format, to `job.path`, whose folder must exist.
+
+        Raises EXPORT_FAILED, NOT_INSTALLED (a converter's library), INVALID_FIELD (format), CODE_ERROR.
+        """
+        fields = {
+            "format": job.format,
+            "path": str(job.path.absolute()),
+            "inputs": [_tensor(spec) for spec in job.signature.inputs],
+            "outputs": [_tensor(spec) for spec in job.signature.outputs],
+            "samples": _paths(job.samples),
+            "rows": None,
+            "fields": _told(job.fields),
+            "in_memory_bytes": self._in_memory_bytes,
+        }
+        self._call("export", fields, timeout_s=timeout_s)
+        with self._well_formed("export"):
+            if job.path.is_symlink() or not job.path.is_file():
+                raise ValueError(f"no file {job.path.name!r}")
 
     def warm(self, max_rows: int, timeout_s: float = 120.0) -> None:
         """Prepares predictions of up to `max_rows` rows a call, where the model's inputs are known."""
@@ -429,12 +459,29 @@ def _told(fields: Sequence[RowField]) -> list[dict[str, Any]]:
     ]
 
 
+def _tensor(spec: model_pb2.TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+
+
 def _path(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
     return {str(name): float(value) for name, value in values.items()}
+
+
+def _roc(fields: Mapping[str, Any]) -> result_pb2.Roc | None:
+    if fields.get("roc") is None:
+        return None
+    roc = result_pb2.Roc(row_count=int(fields["scored_rows"]))
+    return json_format.ParseDict({"curves": fields["roc"]}, roc)
+
+
+def _residuals(fields: Mapping[str, Any]) -> result_pb2.Residuals | None:
+    if fields.get("residuals") is None:
+        return None
+    return json_format.ParseDict(fields["residuals"], result_pb2.Residuals(row_count=int(fields["scored_rows"])))
 
 
 def _saved_file(folder: Path, fields: Mapping[str, Any]) -> SavedFile:

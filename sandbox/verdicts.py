@@ -37,6 +37,7 @@ REPORTED: Mapping[str, type[HeadraceError]] = {
     "CANCELLED": Cancelled,
     "NOT_INSTALLED": Unimplemented,
     "CHECKPOINT_CORRUPT": DataLoss,
+    "EXPORT_FAILED": FailedPrecondition,
 }
 
 

@@ -316,7 +316,12 @@ class Job:
             fields=_fields(data),
             timeout_s=max(EVALUATE_TIMEOUT_S, training_s),
         )
-        known = Outcome(confusion_matrix=_confusion_matrix(evaluation))
+        known = Outcome(
+            confusion_matrix=_confusion_matrix(evaluation), roc=evaluation.roc, residuals=evaluation.residuals
+        )
+        for judged in ("roc", "residuals"):
+            if known.HasField(judged):
+                getattr(known, judged).split = split
         known.metrics.MergeFrom(self._outcome.metrics)
         known.metrics.splits[split].CopyFrom(Metrics(values=evaluation.metrics))
         self._learn(known)
@@ -324,6 +329,9 @@ class Job:
     def _keep(self, session: WorkerSession, wish: Wish) -> Trained:
         """Saves the model beside all that was reported, for an attempt that would come after this one."""
         self._reporter.change_state(deployment_pb2.STATE_UPLOADING)
+        signature = session.describe().signature
+        signature.summary = ""  # The code says it, and a long one fits no message.
+        self._learn(Outcome(signature=signature))
         artifacts = [_artifact(file) for file in session.save(self._part)]
         done = Trained(self._outcome, artifacts, self._part)
         return trained.keep(done, wish.digest, self._folder / "trained")

@@ -1,12 +1,11 @@
 """Brings artifacts to the collector: in chunks, from where an earlier try stopped, for as long as it takes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from headrace.chunks import file_chunks
+from headrace.artifacts import upload_parts
 from headrace.errors import HeadraceError
 from headrace.v1 import error_pb2
-from headrace.v1.result_collector_pb2 import GetUploadRequest, UploadArtifactRequest, UploadHeader
+from headrace.v1.result_collector_pb2 import GetUploadRequest, UploadHeader
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from headrace.v1.result_pb2 import Artifact
 from trainer.patience import Patience
@@ -42,11 +41,5 @@ class Uploader:
         held = self._collector.GetUpload(GetUploadRequest(result_id=self._result_id, sha256=artifact.sha256))
         header = UploadHeader(result_id=self._result_id, attempt=self._attempt, artifact=artifact, offset=held.offset)
         timeout_s = 30 + (artifact.size_bytes - held.offset) / SLOWEST_BYTES_PER_S
-        stored: Artifact = self._collector.UploadArtifact(_parts(header, path), timeout=timeout_s)
+        stored: Artifact = self._collector.UploadArtifact(upload_parts(header, path), timeout=timeout_s)
         return stored
-
-
-def _parts(header: UploadHeader, path: Path) -> Iterator[UploadArtifactRequest]:
-    yield UploadArtifactRequest(header=header)
-    for chunk in file_chunks(path, header.offset):
-        yield UploadArtifactRequest(chunk=chunk)

@@ -16,6 +16,9 @@ from headrace.v1 import deployment_pb2, error_pb2, result_collector_pb2, result_
 
 ReportRequest = result_collector_pb2.ReportRequest
 
+# What of an outcome is in a column of its own, and only read where somebody looks at it.
+HEAVY = ("roc", "residuals")
+
 
 @dataclass(frozen=True)
 class Position:
@@ -166,6 +169,7 @@ def _remember_metrics(row: ResultRow, metrics: result_pb2.SplitMetrics) -> None:
 
 def _apply_outcome(row: ResultRow, said: result_collector_pb2.Outcome) -> None:
     """Fields that are set replace those stored, whole; metrics replace split by split."""
+    curves = parse(result_collector_pb2.Outcome, row.curves_pb)
     outcome = parse(result_collector_pb2.Outcome, row.outcome_pb)
     for field, value in said.ListFields():
         if field.name == "metrics":
@@ -173,11 +177,14 @@ def _apply_outcome(row: ResultRow, said: result_collector_pb2.Outcome) -> None:
                 outcome.metrics.splits[split].CopyFrom(values)
         elif field.name == "confusion_matrix":
             row.confusion_matrix_pb = value.SerializeToString()
+        elif field.name in HEAVY:
+            getattr(curves, field.name).CopyFrom(value)
         elif field.message_type is not None:
             getattr(outcome, field.name).CopyFrom(value)
         else:
             setattr(outcome, field.name, value)
     row.outcome_pb = outcome.SerializeToString()
+    row.curves_pb = curves.SerializeToString()
     row.update_time = now_us()
 
 

@@ -211,6 +211,30 @@ def add_artifact(id: int, attempt: int, artifact: result_pb2.Artifact) -> result
     row = row_of(ResultRow, id)
     check_attempt(row, attempt)
     ArtifactRow.delete().where(ArtifactRow.result_id == id, ArtifactRow.name == artifact.name).execute()
+    return _insert_artifact(id, artifact)
+
+
+def add_export(id: int, artifact: result_pb2.Artifact) -> result_pb2.Artifact:
+    """Record a converted model of a FINISHED result; one of the same name stays. Returns what is there."""
+    check_takes_exports(id)
+    there = ArtifactRow.get_or_none(ArtifactRow.result_id == id, ArtifactRow.name == artifact.name)
+    return _insert_artifact(id, artifact) if there is None else artifact_message(there)
+
+
+def check_takes_exports(id: int) -> None:
+    """WRONG_STATE unless the result is FINISHED."""
+    row = row_of(ResultRow, id)
+    if row.state != deployment_pb2.STATE_FINISHED:
+        raise FailedPrecondition(
+            error_pb2.REASON_WRONG_STATE,
+            f"the result {id} is {state_name(row.state)}; only one that is FINISHED has exports",
+            resource="result",
+            id=id,
+            state=state_name(row.state),
+        )
+
+
+def _insert_artifact(id: int, artifact: result_pb2.Artifact) -> result_pb2.Artifact:
     stored = ArtifactRow.create(
         result_id=id,
         name=artifact.name,

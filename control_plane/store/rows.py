@@ -156,7 +156,7 @@ def artifact_message(row: ArtifactRow) -> result_pb2.Artifact:
 def result_message(
     row: ResultRow, artifacts: Iterable[ArtifactRow], aliases: Iterable[str], *, full: bool
 ) -> result_pb2.Result:
-    """`full` adds the code and the confusion matrix."""
+    """`full` adds the code, the confusion matrix and the curves."""
     outcome = parse(result_collector_pb2.Outcome, row.outcome_pb)
     message = result_pb2.Result(
         id=row.id,
@@ -182,11 +182,16 @@ def result_message(
         sandbox_level=outcome.sandbox_level,
         decode_error_count=outcome.decode_error_count,
     )
-    for name in ("metrics", "training_time", "reading_time", "stream", "settings", "split_sizes"):
+    for name in ("metrics", "training_time", "reading_time", "stream", "settings", "split_sizes", "signature"):
         if outcome.HasField(name):
             getattr(message, name).CopyFrom(getattr(outcome, name))
     if full and row.confusion_matrix_pb:
         message.confusion_matrix.CopyFrom(parse(result_pb2.ConfusionMatrix, row.confusion_matrix_pb))
+    if full and row.curves_pb:
+        curves = parse(result_collector_pb2.Outcome, row.curves_pb)
+        for name in ("roc", "residuals"):
+            if curves.HasField(name):
+                getattr(message, name).CopyFrom(getattr(curves, name))
     return message
 
 

@@ -52,6 +52,11 @@ def _keep_where_attempts_began() -> None:
     _run("ALTER TABLE result ADD COLUMN best_step INTEGER NOT NULL DEFAULT 0")
 
 
+def _keep_curves() -> None:
+    """7: ROC curves and residuals."""
+    _run("ALTER TABLE result ADD COLUMN curves_pb BLOB NOT NULL DEFAULT x''")
+
+
 def _run(statement: str) -> None:
     database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
@@ -63,6 +68,7 @@ UPGRADES: tuple[Callable[[], None], ...] = (
     _keep_what_is_trained_again,
     _keep_refused_announcements,
     _keep_where_attempts_began,
+    _keep_curves,
 )
 
 VERSION = 1 + len(UPGRADES)

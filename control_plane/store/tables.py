@@ -184,9 +184,12 @@ class ResultRow(Table):
     # Every event of this attempt up to here is stored.
     acked_seq = BigIntegerField(default=0)
     progress_pb = BlobField(default=b"")
-    # v1.Outcome: what became known about the training, without the confusion matrix (which is heavy).
+    # v1.Outcome: what became known about the training, without the confusion matrix and what is in `curves_pb`: they
+    # are heavy.
     outcome_pb = BlobField(default=b"")
     confusion_matrix_pb = BlobField(default=b"")
+    # v1.Outcome: only ROC curves and residuals.
+    curves_pb = BlobField(default=b"")
     start_time = BigIntegerField(null=True)
     end_time = BigIntegerField(null=True)
     # The reconciler's memory of attempts that ended without an end of the training.

@@ -71,7 +71,7 @@ class CodeExecutorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """Converts a trained model into another format.
+        """Converts the model of a finished result into another format, and brings it to the ResultCollector.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

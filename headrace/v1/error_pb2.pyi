@@ -52,6 +52,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_DISK_FULL: _ClassVar[Reason]
     REASON_CHECKPOINT_CORRUPT: _ClassVar[Reason]
     REASON_NO_ARTIFACT: _ClassVar[Reason]
+    REASON_EXPORT_FAILED: _ClassVar[Reason]
+    REASON_ARTIFACT_TOO_LARGE: _ClassVar[Reason]
     REASON_FENCED: _ClassVar[Reason]
     REASON_WATCH_LAGGED: _ClassVar[Reason]
     REASON_TOO_MANY_ATTEMPTS: _ClassVar[Reason]
@@ -101,6 +103,8 @@ REASON_DIGEST_MISMATCH: Reason
 REASON_DISK_FULL: Reason
 REASON_CHECKPOINT_CORRUPT: Reason
 REASON_NO_ARTIFACT: Reason
+REASON_EXPORT_FAILED: Reason
+REASON_ARTIFACT_TOO_LARGE: Reason
 REASON_FENCED: Reason
 REASON_WATCH_LAGGED: Reason
 REASON_TOO_MANY_ATTEMPTS: Reason

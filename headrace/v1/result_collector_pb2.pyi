@@ -117,7 +117,33 @@ class DownloadArtifactRequest(_message.Message):
     offset: int
     def __init__(self, result_id: _Optional[int] = ..., name: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
+class ExportResultRequest(_message.Message):
+    __slots__ = ("result_id", "format")
+    RESULT_ID_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    result_id: int
+    format: str
+    def __init__(self, result_id: _Optional[int] = ..., format: _Optional[str] = ...) -> None: ...
+
+class DownloadResultRequest(_message.Message):
+    __slots__ = ("result_id",)
+    RESULT_ID_FIELD_NUMBER: _ClassVar[int]
+    result_id: int
+    def __init__(self, result_id: _Optional[int] = ...) -> None: ...
+
 class RenderConfusionMatrixRequest(_message.Message):
+    __slots__ = ("result_id",)
+    RESULT_ID_FIELD_NUMBER: _ClassVar[int]
+    result_id: int
+    def __init__(self, result_id: _Optional[int] = ...) -> None: ...
+
+class RenderRocRequest(_message.Message):
+    __slots__ = ("result_id",)
+    RESULT_ID_FIELD_NUMBER: _ClassVar[int]
+    result_id: int
+    def __init__(self, result_id: _Optional[int] = ...) -> None: ...
+
+class RenderResidualsRequest(_message.Message):
     __slots__ = ("result_id",)
     RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     result_id: int
@@ -152,7 +178,7 @@ class StateChange(_message.Message):
     def __init__(self, state: _Optional[_Union[_deployment_pb2.State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("metrics", "training_time", "reading_time", "stream", "settings", "confusion_matrix", "framework_version", "sandbox_level", "split_sizes", "decode_error_count")
+    __slots__ = ("metrics", "training_time", "reading_time", "stream", "settings", "confusion_matrix", "framework_version", "sandbox_level", "split_sizes", "decode_error_count", "signature", "roc", "residuals")
     METRICS_FIELD_NUMBER: _ClassVar[int]
     TRAINING_TIME_FIELD_NUMBER: _ClassVar[int]
     READING_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +189,9 @@ class Outcome(_message.Message):
     SANDBOX_LEVEL_FIELD_NUMBER: _ClassVar[int]
     SPLIT_SIZES_FIELD_NUMBER: _ClassVar[int]
     DECODE_ERROR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    ROC_FIELD_NUMBER: _ClassVar[int]
+    RESIDUALS_FIELD_NUMBER: _ClassVar[int]
     metrics: _result_pb2.SplitMetrics
     training_time: _duration_pb2.Duration
     reading_time: _duration_pb2.Duration
@@ -173,7 +202,10 @@ class Outcome(_message.Message):
     sandbox_level: str
     split_sizes: _result_pb2.SplitSizes
     decode_error_count: int
-    def __init__(self, metrics: _Optional[_Union[_result_pb2.SplitMetrics, _Mapping]] = ..., training_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reading_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[_Union[_stream_pb2.Stream, _Mapping]] = ..., settings: _Optional[_Union[_deployment_pb2.TrainingSettings, _Mapping]] = ..., confusion_matrix: _Optional[_Union[_result_pb2.ConfusionMatrix, _Mapping]] = ..., framework_version: _Optional[str] = ..., sandbox_level: _Optional[str] = ..., split_sizes: _Optional[_Union[_result_pb2.SplitSizes, _Mapping]] = ..., decode_error_count: _Optional[int] = ...) -> None: ...
+    signature: _model_pb2.Signature
+    roc: _result_pb2.Roc
+    residuals: _result_pb2.Residuals
+    def __init__(self, metrics: _Optional[_Union[_result_pb2.SplitMetrics, _Mapping]] = ..., training_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reading_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[_Union[_stream_pb2.Stream, _Mapping]] = ..., settings: _Optional[_Union[_deployment_pb2.TrainingSettings, _Mapping]] = ..., confusion_matrix: _Optional[_Union[_result_pb2.ConfusionMatrix, _Mapping]] = ..., framework_version: _Optional[str] = ..., sandbox_level: _Optional[str] = ..., split_sizes: _Optional[_Union[_result_pb2.SplitSizes, _Mapping]] = ..., decode_error_count: _Optional[int] = ..., signature: _Optional[_Union[_model_pb2.Signature, _Mapping]] = ..., roc: _Optional[_Union[_result_pb2.Roc, _Mapping]] = ..., residuals: _Optional[_Union[_result_pb2.Residuals, _Mapping]] = ...) -> None: ...
 
 class ReportResponse(_message.Message):
     __slots__ = ("acked_seq", "resume_from", "fenced")
@@ -208,13 +240,15 @@ class UploadArtifactRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("result_id", "attempt", "artifact", "offset")
+    __slots__ = ("result_id", "attempt", "artifact", "offset", "is_export")
     RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    IS_EXPORT_FIELD_NUMBER: _ClassVar[int]
     result_id: int
     attempt: int
     artifact: _result_pb2.Artifact
     offset: int
-    def __init__(self, result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., artifact: _Optional[_Union[_result_pb2.Artifact, _Mapping]] = ..., offset: _Optional[int] = ...) -> None: ...
+    is_export: bool
+    def __init__(self, result_id: _Optional[int] = ..., attempt: _Optional[int] = ..., artifact: _Optional[_Union[_result_pb2.Artifact, _Mapping]] = ..., offset: _Optional[int] = ..., is_export: _Optional[bool] = ...) -> None: ...

@@ -73,9 +73,29 @@ class ResultCollectorStub:
                 request_serializer=headrace_dot_v1_dot_result__collector__pb2.DownloadArtifactRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.ExportResult = channel.unary_unary(
+                '/headrace.v1.ResultCollector/ExportResult',
+                request_serializer=headrace_dot_v1_dot_result__collector__pb2.ExportResultRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_result__pb2.Artifact.FromString,
+                _registered_method=True)
+        self.DownloadResult = channel.unary_stream(
+                '/headrace.v1.ResultCollector/DownloadResult',
+                request_serializer=headrace_dot_v1_dot_result__collector__pb2.DownloadResultRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.RenderConfusionMatrix = channel.unary_unary(
                 '/headrace.v1.ResultCollector/RenderConfusionMatrix',
                 request_serializer=headrace_dot_v1_dot_result__collector__pb2.RenderConfusionMatrixRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.RenderRoc = channel.unary_unary(
+                '/headrace.v1.ResultCollector/RenderRoc',
+                request_serializer=headrace_dot_v1_dot_result__collector__pb2.RenderRocRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.RenderResiduals = channel.unary_unary(
+                '/headrace.v1.ResultCollector/RenderResiduals',
+                request_serializer=headrace_dot_v1_dot_result__collector__pb2.RenderResidualsRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
         self.Report = channel.stream_stream(
@@ -149,8 +169,37 @@ class ResultCollectorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportResult(self, request, context):
+        """Converts the model of a finished result into another format, once: asked again it answers what there is. It goes on
+        when the caller does not wait for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadResult(self, request, context):
+        """Every file of a result as one zip, with a README.md that says how to load each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RenderConfusionMatrix(self, request, context):
         """The confusion matrix as a PNG: counts, and colours by the part of each true class.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderRoc(self, request, context):
+        """The ROC curves of a classifier as a PNG.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderResiduals(self, request, context):
+        """The residuals of a regression as a PNG: their histogram, and answers over truths.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,9 +264,29 @@ def add_ResultCollectorServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_v1_dot_result__collector__pb2.DownloadArtifactRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
+            'ExportResult': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportResult,
+                    request_deserializer=headrace_dot_v1_dot_result__collector__pb2.ExportResultRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_result__pb2.Artifact.SerializeToString,
+            ),
+            'DownloadResult': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadResult,
+                    request_deserializer=headrace_dot_v1_dot_result__collector__pb2.DownloadResultRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
             'RenderConfusionMatrix': grpc.unary_unary_rpc_method_handler(
                     servicer.RenderConfusionMatrix,
                     request_deserializer=headrace_dot_v1_dot_result__collector__pb2.RenderConfusionMatrixRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'RenderRoc': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderRoc,
+                    request_deserializer=headrace_dot_v1_dot_result__collector__pb2.RenderRocRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'RenderResiduals': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderResiduals,
+                    request_deserializer=headrace_dot_v1_dot_result__collector__pb2.RenderResidualsRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'Report': grpc.stream_stream_rpc_method_handler(
@@ -437,6 +506,60 @@ class ResultCollector:
             _registered_method=True)
 
     @staticmethod
+    def ExportResult(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ResultCollector/ExportResult',
+            headrace_dot_v1_dot_result__collector__pb2.ExportResultRequest.SerializeToString,
+            headrace_dot_v1_dot_result__pb2.Artifact.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadResult(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.ResultCollector/DownloadResult',
+            headrace_dot_v1_dot_result__collector__pb2.DownloadResultRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RenderConfusionMatrix(request,
             target,
             options=(),
@@ -452,6 +575,60 @@ class ResultCollector:
             target,
             '/headrace.v1.ResultCollector/RenderConfusionMatrix',
             headrace_dot_v1_dot_result__collector__pb2.RenderConfusionMatrixRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderRoc(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ResultCollector/RenderRoc',
+            headrace_dot_v1_dot_result__collector__pb2.RenderRocRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderResiduals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ResultCollector/RenderResiduals',
+            headrace_dot_v1_dot_result__collector__pb2.RenderResidualsRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

@@ -85,6 +85,64 @@ class ConfusionMatrix(_message.Message):
     counts: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, labels: _Optional[_Iterable[str]] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class RocCurve(_message.Message):
+    __slots__ = ("label", "auc", "false_positive_rates", "true_positive_rates")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    AUC_FIELD_NUMBER: _ClassVar[int]
+    FALSE_POSITIVE_RATES_FIELD_NUMBER: _ClassVar[int]
+    TRUE_POSITIVE_RATES_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    auc: float
+    false_positive_rates: _containers.RepeatedScalarFieldContainer[float]
+    true_positive_rates: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, label: _Optional[str] = ..., auc: _Optional[float] = ..., false_positive_rates: _Optional[_Iterable[float]] = ..., true_positive_rates: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Roc(_message.Message):
+    __slots__ = ("curves", "row_count", "split")
+    CURVES_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    curves: _containers.RepeatedCompositeFieldContainer[RocCurve]
+    row_count: int
+    split: str
+    def __init__(self, curves: _Optional[_Iterable[_Union[RocCurve, _Mapping]]] = ..., row_count: _Optional[int] = ..., split: _Optional[str] = ...) -> None: ...
+
+class OutputResiduals(_message.Message):
+    __slots__ = ("label", "mean", "standard_deviation", "mean_absolute", "r_squared", "quantiles", "bin_edges", "bin_counts", "true_sample", "answered_sample")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    MEAN_ABSOLUTE_FIELD_NUMBER: _ClassVar[int]
+    R_SQUARED_FIELD_NUMBER: _ClassVar[int]
+    QUANTILES_FIELD_NUMBER: _ClassVar[int]
+    BIN_EDGES_FIELD_NUMBER: _ClassVar[int]
+    BIN_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    TRUE_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    mean: float
+    standard_deviation: float
+    mean_absolute: float
+    r_squared: float
+    quantiles: _containers.RepeatedScalarFieldContainer[float]
+    bin_edges: _containers.RepeatedScalarFieldContainer[float]
+    bin_counts: _containers.RepeatedScalarFieldContainer[int]
+    true_sample: _containers.RepeatedScalarFieldContainer[float]
+    answered_sample: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, label: _Optional[str] = ..., mean: _Optional[float] = ..., standard_deviation: _Optional[float] = ..., mean_absolute: _Optional[float] = ..., r_squared: _Optional[float] = ..., quantiles: _Optional[_Iterable[float]] = ..., bin_edges: _Optional[_Iterable[float]] = ..., bin_counts: _Optional[_Iterable[int]] = ..., true_sample: _Optional[_Iterable[float]] = ..., answered_sample: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Residuals(_message.Message):
+    __slots__ = ("quantile_levels", "outputs", "row_count", "split")
+    QUANTILE_LEVELS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    quantile_levels: _containers.RepeatedScalarFieldContainer[float]
+    outputs: _containers.RepeatedCompositeFieldContainer[OutputResiduals]
+    row_count: int
+    split: str
+    def __init__(self, quantile_levels: _Optional[_Iterable[float]] = ..., outputs: _Optional[_Iterable[_Union[OutputResiduals, _Mapping]]] = ..., row_count: _Optional[int] = ..., split: _Optional[str] = ...) -> None: ...
+
 class SplitSizes(_message.Message):
     __slots__ = ("training", "validation", "test")
     TRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -96,7 +154,7 @@ class SplitSizes(_message.Message):
     def __init__(self, training: _Optional[int] = ..., validation: _Optional[int] = ..., test: _Optional[int] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "deployment_id", "model_id", "version", "attempt", "state", "error", "progress", "metrics", "training_time", "reading_time", "stream", "settings", "artifacts", "confusion_matrix", "code_sha256", "framework_version", "sandbox_level", "aliases", "model_name", "split_sizes", "decode_error_count", "start_time", "end_time", "framework", "imports", "code", "queue")
+    __slots__ = ("id", "create_time", "update_time", "deployment_id", "model_id", "version", "attempt", "state", "error", "progress", "metrics", "training_time", "reading_time", "stream", "settings", "artifacts", "confusion_matrix", "code_sha256", "framework_version", "sandbox_level", "aliases", "model_name", "split_sizes", "decode_error_count", "start_time", "end_time", "framework", "imports", "code", "queue", "signature", "roc", "residuals")
     ID_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +185,9 @@ class Result(_message.Message):
     IMPORTS_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    ROC_FIELD_NUMBER: _ClassVar[int]
+    RESIDUALS_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
@@ -157,7 +218,10 @@ class Result(_message.Message):
     imports: str
     code: str
     queue: _deployment_pb2.QueuePlace
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., model_id: _Optional[int] = ..., version: _Optional[int] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[_deployment_pb2.State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., metrics: _Optional[_Union[SplitMetrics, _Mapping]] = ..., training_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reading_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[_Union[_stream_pb2.Stream, _Mapping]] = ..., settings: _Optional[_Union[_deployment_pb2.TrainingSettings, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., confusion_matrix: _Optional[_Union[ConfusionMatrix, _Mapping]] = ..., code_sha256: _Optional[str] = ..., framework_version: _Optional[str] = ..., sandbox_level: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., model_name: _Optional[str] = ..., split_sizes: _Optional[_Union[SplitSizes, _Mapping]] = ..., decode_error_count: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., framework: _Optional[_Union[_model_pb2.Framework, str]] = ..., imports: _Optional[str] = ..., code: _Optional[str] = ..., queue: _Optional[_Union[_deployment_pb2.QueuePlace, _Mapping]] = ...) -> None: ...
+    signature: _model_pb2.Signature
+    roc: Roc
+    residuals: Residuals
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., model_id: _Optional[int] = ..., version: _Optional[int] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[_deployment_pb2.State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., metrics: _Optional[_Union[SplitMetrics, _Mapping]] = ..., training_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reading_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stream: _Optional[_Union[_stream_pb2.Stream, _Mapping]] = ..., settings: _Optional[_Union[_deployment_pb2.TrainingSettings, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., confusion_matrix: _Optional[_Union[ConfusionMatrix, _Mapping]] = ..., code_sha256: _Optional[str] = ..., framework_version: _Optional[str] = ..., sandbox_level: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., model_name: _Optional[str] = ..., split_sizes: _Optional[_Union[SplitSizes, _Mapping]] = ..., decode_error_count: _Optional[int] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., framework: _Optional[_Union[_model_pb2.Framework, str]] = ..., imports: _Optional[str] = ..., code: _Optional[str] = ..., queue: _Optional[_Union[_deployment_pb2.QueuePlace, _Mapping]] = ..., signature: _Optional[_Union[_model_pb2.Signature, _Mapping]] = ..., roc: _Optional[_Union[Roc, _Mapping]] = ..., residuals: _Optional[_Union[Residuals, _Mapping]] = ...) -> None: ...
 
 class Epoch(_message.Message):
     __slots__ = ("result_id", "attempt", "number", "metrics", "step", "end_time")

@@ -50,13 +50,17 @@ class Plane:
 
 
 def new_training(
-    *names: str, stream_id: int = 0, start: bool = True, signature: model_pb2.Signature | None = None
+    *names: str,
+    stream_id: int = 0,
+    start: bool = True,
+    signature: model_pb2.Signature | None = None,
+    code: str = "model = 1",
 ) -> deployment_pb2.Deployment:
     """The same as a query, for tests of the store."""
     framework = model_pb2.FRAMEWORK_TENSORFLOW
     model_ids = [
         models.create(
-            model_pb2.Model(name=name, framework=framework, code="model = 1", code_sha256=name, signature=signature)
+            model_pb2.Model(name=name, framework=framework, code=code, code_sha256=name, signature=signature)
         ).id
         for name in names
     ]

@@ -21,6 +21,8 @@ from google.rpc import code_pb2, status_pb2
 
 from control_plane.artifacts import ArtifactStore
 from control_plane.events import Watchers
+from control_plane.executor_client import ExecutorClient
+from control_plane.exports import Exports
 from control_plane.queue import Queue
 from control_plane.results import ResultCollector
 from control_plane.store import Store, deployments, reports, results
@@ -537,7 +539,8 @@ async def test_a_quiet_watch_is_kept_alive_and_ends_after_its_time(store: Store,
     artifacts = ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "uploads")
     watchers = Watchers(store)
     queue = Queue(store, watchers, max_trainings=2)
-    collector = ResultCollector(store, watchers, artifacts, queue, keep_alive_s=0.1, watch_limit_s=0.5)
+    exports = Exports(store, ExecutorClient({}, {}))
+    collector = ResultCollector(store, watchers, artifacts, queue, exports, keep_alive_s=0.1, watch_limit_s=0.5)
     await store.write(partial(new_training, "a"))
     service = (add_ResultCollectorServicer_to_server, collector, "headrace.v1.ResultCollector")
     async with serving("127.0.0.1:0", [service]) as server, connect_async(f"127.0.0.1:{server.port}") as channel:

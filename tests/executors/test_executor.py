@@ -254,11 +254,12 @@ async def test_a_request_that_makes_no_sense_is_refused(serve: Serve) -> None:
         assert caught.value.fields
 
 
-async def test_export_is_not_there_yet(serve: Serve) -> None:
+async def test_an_executor_without_a_control_plane_exports_nothing_and_says_what_it_needs(serve: Serve) -> None:
     client = await serve()
     with pytest.raises(HeadraceError) as caught:
         await client.export()
-    assert caught.value.reason_name == "NOT_YET"
+    assert caught.value.reason_name == "WRONG_STATE"
+    assert "HEADRACE_ADDRESS" in caught.value.message
 
 
 def test_settings_say_what_is_wrong() -> None:

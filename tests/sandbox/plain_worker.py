@@ -15,6 +15,7 @@ import numpy as np
 from frameworks.arguments import Known, whole
 from frameworks.choice import choose_model
 from frameworks.course import Course
+from frameworks.exports.job import ExportJob
 from frameworks.failure import Failure
 from frameworks.fields import Columns, Inputs
 from frameworks.framework import Described, Events, Plan, Scores, Training
@@ -50,6 +51,10 @@ class Plain:
     def describe(self, model: Any) -> Described:
         return Described(parameter_count=1, trainable_parameter_count=0, summary="a function")
 
+    def describe_fed(self, model: Any, columns: Columns, *, keep_integers: bool) -> Described:
+        spec = {"name": "input", "dtype": str(columns[""].dtype), "shape": [-1, *columns[""].shape[1:]]}
+        return Described(parameter_count=1, trainable_parameter_count=0, summary="a function", inputs=[spec])
+
     def inputs(self, model: Any) -> Inputs:
         return Inputs()
 
@@ -82,6 +87,11 @@ class Plain:
 
     def load_weights(self, model: Any, path: Path) -> Any:
         return model
+
+    def export(self, model: Any, job: ExportJob) -> None:
+        """What the model answers for a row of zeros, or for the calibration's rows."""
+        rows = np.zeros(1) if job.calibration is None else job.calibration.first(1000)[0][""]
+        job.path.write_bytes(bytes(model(rows)))
 
 
 def missing() -> Plain:

@@ -1,0 +1,253 @@
+"""Every exported form, loaded by its own runtime, answers 100 real digits like the model that was trained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from headrace.errors import HeadraceError
+from headrace.v1 import model_pb2
+from sandbox.exports import EXPORT_FORMATS
+from sandbox.jobs import ExportJob
+from sandbox.session import WorkerSession
+from tests.frameworks.conftest import Bench
+from tests.frameworks.data import job, write
+from tests.frameworks.models import Models
+from tests.trainer.digits import KERAS, TORCH
+
+CODE = {"tensorflow": KERAS, "pytorch": TORCH}
+CLOSE = 1e-5
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that learned digits, its files by format, and what it answers."""
+
+    code: str
+    folder: Path
+    signature: model_pb2.Signature
+    rows: np.ndarray
+    """float32 (100, 64)."""
+    answers: np.ndarray
+    """float32 (100, 10)."""
+
+    def file(self, format: str) -> Path:
+        """The exported file."""
+        return self.folder / _file(self.framework, format)
+
+    @property
+    def framework(self) -> str:
+        return "pytorch" if "nn.Module" in self.code else "tensorflow"
+
+
+def _file(framework: str, format: str) -> str:
+    return EXPORT_FORMATS[framework][format].file
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images (1797, 64) float32 in [0, 1], and their classes."""
+    found = load_digits()
+    return (found.data / 16).astype(np.float32), found.target.astype(np.uint8)
+
+
+def train(bench: Bench, folder: Path) -> Trained:
+    """Trains, loads what was saved as an executor does, and exports every form."""
+    framework, worker = bench.models.framework, bench.worker
+    images, classes = digits()
+    worker.build("", CODE[framework], seed=1, trainable=True)
+    list(worker.fit(job(folder, images, classes, batch_size=64, fit_args=f"{bench.models.epochs}=3")))
+    signature = worker.describe().signature
+    (saved,) = worker.save(folder)
+    worker.load("", CODE[framework], saved.path)
+    write(folder, calibration=images[:200])
+    for name, form in EXPORT_FORMATS[framework].items():
+        if not form.is_original:
+            samples = folder / "calibration.npy" if form.is_calibrated else None
+            worker.export(ExportJob(name, folder / form.file, signature, samples))
+    rows = images[-100:]
+    (answers,) = worker.predict({"": rows}).values()
+    np.save(folder / "rows.npy", rows)
+    return Trained(CODE[framework], folder, signature, rows, answers)
+
+
+@pytest.fixture(scope="module")
+def trained(benches: dict[str, Bench], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """By framework; each is trained once."""
+    found: dict[str, Trained] = {}
+
+    def get(framework: str) -> Trained:
+        if framework not in found:
+            found[framework] = train(benches[framework], tmp_path_factory.mktemp(framework))
+        return found[framework]
+
+    return get
+
+
+@pytest.fixture
+def keras_model(trained: Callable[[str], Trained]) -> Trained:
+    return trained("tensorflow")
+
+
+@pytest.fixture
+def torch_model(trained: Callable[[str], Trained]) -> Trained:
+    return trained("pytorch")
+
+
+def in_python(trained: Trained, script: str) -> list[np.ndarray]:
+    """What a process of its own answers that knows nothing of Headrace: `rows` in, `answers(array)` out."""
+    prelude = """
+        import sys, zipfile
+        import numpy as np
+        rows, found = np.load("rows.npy"), []
+        def answers(array): found.append(np.asarray(array))
+    """
+    code = f"{textwrap.dedent(prelude)}\n{textwrap.dedent(script)}\nnp.save('answers.npy', np.stack(found))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=trained.folder, capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    return list(np.load(trained.folder / "answers.npy"))
+
+
+def difference(trained: Trained, answers: np.ndarray) -> float:
+    assert answers.shape == trained.answers.shape == (100, 10)
+    return float(np.abs(answers - trained.answers).max())
+
+
+def test_what_was_trained_knows_its_inputs_and_outputs(keras_model: Trained, torch_model: Trained) -> None:
+    for each in (keras_model, torch_model):
+        (given,), (answered,) = each.signature.inputs, each.signature.outputs
+        assert (given.dtype, list(given.shape)) == ("float32", [-1, 64])
+        assert (answered.dtype, list(answered.shape)) == ("float32", [-1, 10])
+
+
+def test_keras_and_saved_model_answer_alike(keras_model: Trained) -> None:
+    keras, saved_model = in_python(
+        keras_model,
+        """
+        import keras, tensorflow as tf
+        answers(keras.models.load_model("model.keras").predict(rows, verbose=0))
+        zipfile.ZipFile("model.savedmodel.zip").extractall("saved")
+        loaded = tf.saved_model.load("saved")
+        answers(loaded.serve(rows))
+        """,
+    )
+    assert difference(keras_model, keras) < CLOSE
+    assert difference(keras_model, saved_model) < CLOSE
+
+
+def test_state_dict_and_exported_program_answer_alike(torch_model: Trained) -> None:
+    state_dict, program = in_python(
+        torch_model,
+        f"""
+        import torch
+        from torch import nn
+        from ignite.metrics import Accuracy, Loss
+        from safetensors.torch import load_file
+        exec({torch_model.code!r})
+        model.load_state_dict(load_file("model.safetensors"))
+        rows = torch.from_numpy(rows)
+        with torch.no_grad():
+            answers(model.eval()(rows))
+            answers(torch.export.load("model.pt2").module()(rows))
+        """,
+    )
+    assert difference(torch_model, state_dict) < CLOSE
+    assert difference(torch_model, program) < CLOSE
+
+
+@pytest.mark.parametrize("framework", ["tensorflow", "pytorch"])
+def test_onnx_answers_alike_and_has_the_names_of_predictions(trained: Callable[[str], Trained], framework: str) -> None:
+    import onnxruntime
+
+    model = trained(framework)
+    session = onnxruntime.InferenceSession(model.file("onnx"), providers=["CPUExecutionProvider"])
+    (given,), (answered,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, answered.name) == (model.signature.inputs[0].name, model.signature.outputs[0].name)
+    assert (given.shape[1:], answered.shape[1:]) == ([64], [10])
+    assert difference(model, session.run(None, {given.name: model.rows})[0]) < CLOSE
+    assert session.run(None, {given.name: model.rows[:1]})[0].shape == (1, 10)
+
+
+def lite(path: Path, rows: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(str(path)).get_signature_runner()
+    (name,) = run.get_input_details()
+    return next(iter(run(**{name: rows}).values()))
+
+
+def test_tflite_answers_alike(keras_model: Trained) -> None:
+    assert difference(keras_model, lite(keras_model.file("tflite"), keras_model.rows)) < CLOSE
+
+
+def test_tflite_of_eight_bits_answers_nearly_alike_and_is_smaller(keras_model: Trained) -> None:
+    answers = lite(keras_model.file("tflite_int8"), keras_model.rows)
+    assert np.mean(answers.argmax(axis=1) == keras_model.answers.argmax(axis=1)) >= 0.97
+    span = float(np.ptp(keras_model.answers))
+    assert 0 < difference(keras_model, answers) < 0.1 * span
+    assert np.abs(answers - keras_model.answers).mean() < 0.01 * span
+    assert keras_model.file("tflite_int8").stat().st_size < keras_model.file("tflite").stat().st_size
+
+
+def load_untrained(worker: WorkerSession, models: Models, code: str, folder: Path) -> model_pb2.Signature:
+    """A model as its code makes it, loaded as an executor does."""
+    worker.build("", code, seed=1)
+    (saved,) = worker.save(folder)
+    signature = worker.load("", code, saved.path).signature
+    if models.framework == "pytorch":
+        for given, size in zip(signature.inputs, (2, 3), strict=True):
+            given.shape[:] = [-1, size]
+    return signature
+
+
+def test_several_inputs_keep_their_names(worker: WorkerSession, models: Models, tmp_path: Path) -> None:
+    import onnxruntime
+
+    signature = load_untrained(worker, models, models.several_inputs, tmp_path)
+    worker.export(ExportJob("onnx", tmp_path / "model.onnx", signature))
+    random = np.random.default_rng(1)
+    rows = {"left": random.random((5, 2), np.float32), "right": random.random((5, 3), np.float32)}
+    (wanted,) = worker.predict(rows).values()
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [given.name for given in session.get_inputs()] == ["left", "right"]
+    np.testing.assert_allclose(session.run(None, rows)[0], wanted, atol=CLOSE)
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones(
+    worker: WorkerSession, models: Models, tmp_path: Path
+) -> None:
+    signature = worker.build("", models.classifier).signature
+    with pytest.raises(HeadraceError) as caught:
+        worker.export(ExportJob("pickle", tmp_path / "model.pickle", signature))
+    assert caught.value.reason_name == "INVALID_FIELD"
+    assert "onnx" in caught.value.message
+
+
+def test_a_model_that_no_converter_understands_says_so(torch_worker: WorkerSession, tmp_path: Path) -> None:
+    code = """
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(4, 3)
+    def forward(self, x):
+        return self.net(x) if float(x.sum()) > 0 else self.net(-x)
+    def loss_fn(self): return nn.CrossEntropyLoss()
+    def optimizer(self): return torch.optim.Adam(self.parameters())
+    def metrics(self): return {}
+model = Net()
+"""
+    signature = torch_worker.build("", code).signature
+    with pytest.raises(HeadraceError) as caught:
+        torch_worker.export(ExportJob("exported_program", tmp_path / "model.pt2", signature))
+    assert caught.value.reason_name == "EXPORT_FAILED"
+    assert caught.value.metadata["format"] == "exported_program"
+    assert torch_worker.alive
