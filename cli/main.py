@@ -46,7 +46,9 @@ COMMANDS: dict[str, Entry] = {
     "stream": Entry("cli.stream", "app", "Streams: list, show, head, announce, replay, delete."),
     "result": Entry("cli.result", "app", "Trained models: list, show, watch, compare, confusion, download, delete."),
     "infer": Entry("cli.inference", "infer", "Let a trained model answer a topic with a topic."),
-    "inference": Entry("cli.inference", "app", "Inferences: list, show, scale, stop, delete, logs."),
+    "inference": Entry(
+        "cli.inference", "app", "Inferences: list, show, update, scale, stop, delete, logs, dead letters."
+    ),
     "predict": Entry("cli.predict", "predict", "Ask an inference about the rows of a file."),
 }
 
