@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import decoding, inference, reading, sending, training
+from benchmarks.peers.measure import measure as measure_peers
 from benchmarks.report import RESULTS, Ratio, keep
 from cli.broker import Broker
 from streams.kafka import KafkaSettings
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], list[Ratio]]] = {
     "sending": lambda: with_broker(sending.measure),
     "training": training.measure,
     "inference": inference.measure,
+    "peers": measure_peers,
 }
 
 

@@ -89,8 +89,8 @@ def platform(home: Path) -> Iterator[PlatformState]:
 
 def _ratio(kafka: KafkaSettings, channel: grpc.Channel, source: str, name: str, guarantee: str, folder: Path) -> Ratio:
     _, _, baseline = MODELS[name]
-    result = _trained(kafka, channel, name)
-    weights = _download(channel, result, folder)
+    result = trained(kafka, channel, name)
+    weights = download(channel, result, folder)
     pairs = paired(
         lambda: _ours(kafka, channel, source, result.id, guarantee),
         lambda: _bare(kafka, source, baseline, weights),
@@ -107,7 +107,7 @@ def _ratio(kafka: KafkaSettings, channel: grpc.Channel, source: str, name: str, 
     )
 
 
-def _trained(kafka: KafkaSettings, channel: grpc.Channel, name: str) -> result_pb2.Result:
+def trained(kafka: KafkaSettings, channel: grpc.Channel, name: str) -> result_pb2.Result:
     """A result of one epoch on a few rows: what it learned does not matter here."""
     registry, manager = ModelRegistryStub(channel), DeploymentManagerStub(channel)
     framework, code, _ = MODELS[name]
@@ -142,7 +142,7 @@ def _await_result(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
     raise AssertionError("the training did not end")
 
 
-def _download(channel: grpc.Channel, result: result_pb2.Result, folder: Path) -> Path:
+def download(channel: grpc.Channel, result: result_pb2.Result, folder: Path) -> Path:
     request = result_collector_pb2.DownloadArtifactRequest(result_id=result.id, name=result.artifacts[0].name)
     path = folder / f"{result.id}-{result.artifacts[0].name}"
     path.write_bytes(b"".join(chunk.data for chunk in ResultCollectorStub(channel).DownloadArtifact(request)))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import grpc
 import typer
@@ -14,8 +13,10 @@ from google.protobuf import duration_pb2, json_format
 from cli import output
 from cli.connection import control_plane, find_inference, list_all
 from cli.home import gateway_url
+from cli.inference_options import ERROR_POLICIES, FORMATS, GUARANTEES, STARTS, chosen, set_source, source
+from cli.inference_update import update
 from cli.logs import print_logs
-from cli.options import MAX_INT32, count_option, id_argument
+from cli.options import MAX_INT32, count_option
 from cli.output import Json, Limit
 from headrace.errors import DeadlineExceeded, FailedPrecondition, from_status
 from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2, predictions_pb2, stream_pb2
@@ -23,37 +24,23 @@ from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
 from headrace.v1.predictions_pb2_grpc import PredictionsStub
 
 app = typer.Typer()
-Value = TypeVar("Value")
 
 TIMEOUT_S = 60.0
 STOP_DEADLINE_S = 60.0
 POLL_S = 0.2
 SHOWN = 80
 Name = Annotated[str, typer.Argument(metavar="INFERENCE", help="Its name or id.")]
-GUARANTEES = {
-    "exactly-once": inference_pb2.GUARANTEE_EXACTLY_ONCE,
-    "at-least-once": inference_pb2.GUARANTEE_AT_LEAST_ONCE,
-}
-STARTS = {
-    "committed": inference_pb2.START_POSITION_COMMITTED,
-    "earliest": inference_pb2.START_POSITION_EARLIEST,
-    "latest": inference_pb2.START_POSITION_LATEST,
-}
-FORMATS = {
-    "json": stream_pb2.DATA_FORMAT_JSON,
-    "raw": stream_pb2.DATA_FORMAT_RAW,
-    "avro": stream_pb2.DATA_FORMAT_AVRO,
-    "protobuf": stream_pb2.DATA_FORMAT_PROTOBUF,
-}
-ERROR_POLICIES = {
-    "dead-letter": inference_pb2.ERROR_POLICY_DEAD_LETTER,
-    "skip": inference_pb2.ERROR_POLICY_SKIP,
-    "stop": inference_pb2.ERROR_POLICY_STOP,
-}
 
 
 def infer(  # noqa: PLR0913 - an option each
-    result: Annotated[int, id_argument("RESULT", "The id of a finished result.")],
+    result: Annotated[
+        str,
+        typer.Argument(
+            metavar="RESULT|MODEL@ALIAS",
+            callback=source,
+            help="The id of a finished result, or an alias, as digits@champion: when it moves, the inference follows.",
+        ),
+    ],
     input_topic: Annotated[str, typer.Option("--input-topic", "-i", help="Questions come from here.")],
     output_topic: Annotated[str, typer.Option("--output-topic", "-o", help="Answers go here.")],
     replicas: Annotated[int, count_option("--replicas", "-r", help="Processes.", min=1)] = 1,
@@ -72,18 +59,18 @@ def infer(  # noqa: PLR0913 - an option each
     """Let a trained model answer a topic with a topic. Formats and shapes are those that it was trained on."""
     inference = inference_pb2.Inference(
         name=name,
-        result_id=result,
         replicas=replicas,
         input_topic=input_topic,
         output_topic=output_topic,
-        guarantee=_chosen(GUARANTEES, guarantee, "--guarantee"),
-        start=_chosen(STARTS, start, "--start"),
-        on_error=_chosen(ERROR_POLICIES, on_error, "--on-error"),
+        guarantee=chosen(GUARANTEES, guarantee, "--guarantee"),
+        start=chosen(STARTS, start, "--start"),
+        on_error=chosen(ERROR_POLICIES, on_error, "--on-error"),
         batch=inference_pb2.BatchSettings(max_rows=max_rows),
-        output_format=_chosen(FORMATS, output_format.lower(), "--output-format"),
+        output_format=chosen(FORMATS, output_format.lower(), "--output-format"),
         labels=inference_pb2.AnswerLabels(names=labels.split(",")) if labels else None,
     )
     with control_plane() as channel:
+        set_source(channel, inference, result)
         created = create_inference(channel, inference)
         if wait:
             with output.errors.status("Starting the replicas"):
@@ -124,6 +111,9 @@ def await_running(channel: grpc.Channel, inference_id: int, timeout_s: float = 1
                 id=inference_id,
             )
         time.sleep(POLL_S)
+
+
+app.command("update")(update)
 
 
 @app.command("list")
@@ -343,9 +333,3 @@ def _milliseconds(duration: duration_pb2.Duration) -> str:
     """Nothing where nothing was answered lately."""
     microseconds = duration.ToMicroseconds()
     return f"{microseconds / 1000:.0f} ms" if microseconds else ""
-
-
-def _chosen(known: Mapping[str, Value], text: str, option: str) -> Value:
-    if text not in known:
-        raise typer.BadParameter(f"{option} {text!r} is unknown; choose one of {', '.join(known)}")
-    return known[text]

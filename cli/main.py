@@ -50,7 +50,9 @@ COMMANDS: dict[str, Entry] = {
         "Trained models: list, show, compare, confusion, roc, residuals, export, download, …",
     ),
     "infer": Entry("cli.inference", "infer", "Let a trained model answer a topic with a topic."),
-    "inference": Entry("cli.inference", "app", "Inferences: list, show, scale, stop, delete, logs."),
+    "inference": Entry(
+        "cli.inference", "app", "Inferences: list, show, update, scale, stop, delete, logs, dead letters."
+    ),
     "predict": Entry("cli.predict", "predict", "Ask an inference about the rows of a file."),
 }
 

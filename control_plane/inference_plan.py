@@ -20,13 +20,13 @@ from control_plane.cluster import Exit, Observed
 from control_plane.names import replica_name, replica_of
 from control_plane.retries import SECOND_US, end_error, is_due, is_permanent, pause_us
 from control_plane.store.inferences import Replica
+from control_plane.store.states import SILENT_US
 from headrace.v1 import inference_pb2
 from headrace.v1.inference_pb2 import Inference
 
 # A replica ends between two transactions.
 STOP_GRACE_S = 10.0
-# It reports once a second. One that is silent for so long does not answer; one that stays silent is started again.
-SILENT_US = 10 * SECOND_US
+# One that stays silent is started again.
 HUNG_US = 60 * SECOND_US
 # A silence that is longer was never seen while it grew: the clock was set, or the machine slept.
 UNREAL_US = 300 * SECOND_US
@@ -34,7 +34,7 @@ UNREAL_US = 300 * SECOND_US
 # What a running replica need not know of, and the model, which it follows by itself.
 _NOT_SPEC = (
     "id", "name", "replicas", "create_time", "update_time", "state", "error", "replica_states", "etag", "model_name",
-    "model_version", "result_id", "model_id", "alias", "answering_result_id",
+    "model_version", "result_id", "model_id", "alias", "answering_result_id", "warnings", "input_partition_count",
 )  # fmt: skip
 
 Slots = Mapping[int, Observed]

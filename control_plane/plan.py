@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from control_plane.actions import Action, Forget, RemoveWorks, Stop
 from control_plane.cluster import Seen
-from control_plane.inference_plan import SILENT_US, plan_inferences
+from control_plane.inference_plan import plan_inferences
 from control_plane.names import deployment_work, replica_of, replica_work, result_of, trainer_work, work_of
 from control_plane.retries import LONGEST_PAUSE_S, SECOND_US
 from control_plane.store.inferences import Replica
 from control_plane.store.results import ActiveResult
+from control_plane.store.states import SILENT_US
 from control_plane.training_plan import LEFTOVER_GRACE_S, plan_trainings
 from headrace.v1.inference_pb2 import Inference
 

@@ -65,7 +65,7 @@ def replica(settings: Settings, stop: threading.Event) -> int:
             on_wish=models.wish,
         )
         stack.enter_context(reporter)
-        stack.enter_context(metrics_endpoint(settings.metrics_listen, ready=lambda: status.is_running))
+        stack.enter_context(metrics_endpoint(settings.metrics_listen, ready=lambda: status.is_ready))
         try:
             with models.start(inference, stop):
                 answer(settings, inference, models, status, stop)

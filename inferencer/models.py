@@ -52,7 +52,7 @@ class Following:
         self._loader, self._status = loader, status
         self._changed = threading.Condition()
         self._ended = threading.Event()
-        self._wanted = 0
+        self._wanted, self._etag = 0, ""
         self._current: Model | None = None
         self._successor: Model | None = None
         self._before: list[Model] = []  # answered once, and still have workers
@@ -61,7 +61,8 @@ class Following:
 
     def start(self, inference: Inference, stop: threading.Event) -> "Following":
         """Loads what is wanted; where that fails, what answered before, if anything did."""
-        self._wanted = inference.result_id
+        self._wanted, self._etag = inference.result_id, inference.etag
+        self._status.wants(self._wanted, self._etag)
         self._current = self._load_first(inference, stop)
         self._status.answers_with(self._current.result_id, self._current.version)
         return self
@@ -89,10 +90,12 @@ class Following:
         return self._successor is not None
 
     def wish(self, inference: Inference) -> None:
-        """What is wanted now."""
+        """What is wanted now. Whoever edits the inference wants what could not be loaded to be tried again."""
         with self._changed:
-            if self._wanted != inference.result_id:
-                self._wanted = inference.result_id
+            if (self._wanted, self._etag) != (inference.result_id, inference.etag):
+                self._wanted, self._etag = inference.result_id, inference.etag
+                self._refused = None
+                self._status.wants(self._wanted, self._etag)
                 self._changed.notify_all()
 
     def switch(self) -> Model:
@@ -111,12 +114,14 @@ class Following:
             return
         log.info("loading another model", extra={"result": wanted, "answering": self.current.result_id})
         self._status.cannot_load(None)
+        etag = self._etag
         try:
             loaded = self._loader.load(wanted, self._ended, strict=True)
         except Cancelled:
             return
         except HeadraceError as error:
-            self._refuse(wanted, error)
+            if etag == self._etag:
+                self._refuse(wanted, error)
             return
         with self._changed:
             self._successor = loaded

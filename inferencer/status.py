@@ -23,17 +23,21 @@ REPORT_TIMEOUT_S = 5.0
 RATE_WINDOW_S = 5.0
 # A rebalance may cost a commit or two.
 LOST_IN_A_ROW = 3
+# A replica with records that wait is not ready when none of them was answered for so long.
+STANDSTILL_S = 30.0
 TURNING = (inference_pb2.INFERENCE_STATE_RUNNING, inference_pb2.INFERENCE_STATE_DEGRADED)
 
 ANSWERED = prometheus_client.Counter("headrace_inference_answered_total", "Records answered")
 REFUSED = prometheus_client.Counter("headrace_inference_refused_total", "Records without an answer")
+LIVE = prometheus_client.Gauge("headrace_inference_live", "1: the process lives, whether it answers or not")
+READY = prometheus_client.Gauge("headrace_inference_ready", "1: positions advance, or nothing waits")
 LAG = prometheus_client.Gauge("headrace_inference_lag", "Records waiting", ["partition"])
 
 
 class Status:
     """Written by the loop and by whoever loads models, read by the reporter."""
 
-    def __init__(self, slot: int) -> None:
+    def __init__(self, slot: int, *, standstill_s: float = STANDSTILL_S) -> None:
         self._lock = threading.Lock()
         self._state = ReplicaState(slot=slot, state=inference_pb2.INFERENCE_STATE_STARTING)
         self._times = AnswerTimes()
@@ -41,8 +45,17 @@ class Status:
         self._model_error: HeadraceError | None = None
         self._lost_error: HeadraceError | None = None
         self._lost_count = 0
+        self._standstill_s, self._advanced_at = standstill_s, time.monotonic()
         self.is_behind = False
         """Whether records wait for the replica."""
+        LIVE.set(1)
+        READY.set_function(lambda: self.is_ready)
+
+    def wants(self, result_id: int, etag: str) -> None:
+        """The result that is to answer, by the inference with this etag. What was wrong before no longer matters."""
+        with self._lock:
+            self._state.wanted_result_id, self._state.wish_etag = result_id, etag
+            self._model_error = None
 
     def answers_with(self, result_id: int, version: int) -> None:
         """The model that answers from now on."""
@@ -63,6 +76,7 @@ class Status:
         REFUSED.inc(refusals)
         with self._lock:
             self._lost_error, self._lost_count = None, 0
+            self._advanced_at = time.monotonic()
             self._state.answered_count += answers
             self._state.dead_letter_count += refusals
             self._times.committed(but_last=but_last)
@@ -101,6 +115,8 @@ class Status:
             self._state.state = self._running_state()
             self._state.partitions[:] = sorted(partitions)
             self._state.lag = sum(lag.values())
+            if not self._state.lag:
+                self._advanced_at = time.monotonic()
 
     def failed(self, error: HeadraceError) -> None:
         """The replica ends and will not come back."""
@@ -115,11 +131,10 @@ class Status:
             self._state.ClearField("partitions")
 
     @property
-    def is_running(self) -> bool:
-        """Whether it answers: the model is loaded, the loop turns, and what it does is committed."""
+    def is_ready(self) -> bool:
+        """Whether it runs, and its positions advance or nothing waits."""
         with self._lock:
-            is_turning = self._state.state in TURNING
-            return is_turning and self._running_state() == inference_pb2.INFERENCE_STATE_RUNNING
+            return self._is_ready()
 
     def snapshot(self) -> ReplicaState:
         """The state now, with the rate of the last seconds."""
@@ -134,11 +149,16 @@ class Status:
             copy = ReplicaState()
             copy.CopyFrom(self._state)
             self._tell_trouble(copy)
+            copy.live, copy.ready = True, self._is_ready()
             p50_s, p99_s = self._times.quantiles(0.5, 0.99)
         copy.p50_duration.FromMicroseconds(round(p50_s * 1e6))
         copy.p99_duration.FromMicroseconds(round(p99_s * 1e6))
         copy.report_time.GetCurrentTime()
         return copy
+
+    def _is_ready(self) -> bool:
+        is_running = self._state.state in TURNING and self._running_state() == inference_pb2.INFERENCE_STATE_RUNNING
+        return is_running and time.monotonic() - self._advanced_at <= self._standstill_s
 
     def _running_state(self) -> inference_pb2.InferenceState:
         is_stuck = self._lost_count >= LOST_IN_A_ROW

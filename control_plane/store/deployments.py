@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from control_plane.store import changes, results
+from control_plane.store import changes, inferences, results
 from control_plane.store.changes import Kind
 from control_plane.store.clock import now_us
 from control_plane.store.lookups import in_use, row_of
@@ -14,7 +14,6 @@ from control_plane.store.states import FINAL_STATES, is_final, state_name
 from control_plane.store.tables import (
     ConfigurationRow,
     DeploymentRow,
-    InferenceRow,
     MemberRow,
     ModelRow,
     ResultRow,
@@ -136,9 +135,9 @@ def delete(id: int) -> list[str]:
 
 
 def users(id: int) -> list[int]:
-    """Inferences that serve a result of this training."""
-    query = InferenceRow.select(InferenceRow.id).join(ResultRow, on=(InferenceRow.result_id == ResultRow.id))
-    return [row.id for row in query.where(ResultRow.deployment_id == id)]
+    """Inferences that serve a result of this training, or answer with it."""
+    trained = ResultRow.select(ResultRow.id).where(ResultRow.deployment_id == id)
+    return inferences.users([result.id for result in trained])
 
 
 def check_unused(id: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from google.rpc import status_pb2
@@ -128,6 +128,12 @@ def follow_alias(model_id: int, alias: str, result_id: int) -> None:
         changes.note(Kind.INFERENCE, row.id)
 
 
+def users(result_ids: Collection[int]) -> list[int]:
+    """Inferences that serve one of these results, or answer with it while the one that is wanted cannot be loaded."""
+    rows = list(InferenceRow.select().order_by(InferenceRow.id))
+    return [row.id for row in rows if row.result_id in result_ids or _answering(row) in result_ids]
+
+
 def check_new(inference: inference_pb2.Inference) -> None:
     """Raises AlreadyExists when its name is taken."""
     check_name_free(InferenceRow, inference.name)
@@ -240,6 +246,13 @@ def report_replica(inference_id: int, attempt: int, said: inference_pb2.ReplicaS
         _keep_answering(inference_id, said.result_id)
 
 
+def _answering(row: InferenceRow) -> int:
+    """What a replica that starts goes back to; 0 of an inference that has ended."""
+    if row.state in FINAL_INFERENCE_STATES:
+        return 0
+    return int(parse(inference_pb2.Inference, row.inference_pb).answering_result_id)
+
+
 def _keep_answering(inference_id: int, result_id: int) -> None:
     """The wanted result could be loaded: it answers until the next one can."""
     row = row_of(InferenceRow, inference_id)
@@ -287,6 +300,7 @@ def _put_starting(row: ReplicaRow, error: status_pb2.Status | None) -> None:
     """Of what the process said only the error is still true."""
     row.state = inference_pb2.INFERENCE_STATE_STARTING
     row.state_pb = inference_pb2.ReplicaState(error=error).SerializeToString()
+    row.report_time = None
     _save_replica(row)
 
 

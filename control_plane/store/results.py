@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from google.rpc import status_pb2
 
-from control_plane.store import changes
+from control_plane.store import changes, inferences
 from control_plane.store.changes import Kind
 from control_plane.store.clock import now_us
 from control_plane.store.connections import database
@@ -26,7 +26,6 @@ from control_plane.store.tables import (
     AliasRow,
     ArtifactRow,
     DeploymentRow,
-    InferenceRow,
     ModelRow,
     ResultRow,
 )
@@ -389,8 +388,7 @@ def _check_deletable(row: ResultRow) -> None:
             id=row.id,
             state=state_name(row.state),
         )
-    inferences = InferenceRow.select(InferenceRow.id).where(InferenceRow.result_id == row.id)
-    if ids := [inference.id for inference in inferences]:
+    if ids := inferences.users([row.id]):
         raise in_use("result", row.id, "inference", ids)
     aliases = [alias.name for alias in AliasRow.select().where(AliasRow.result_id == row.id)]
     if aliases:

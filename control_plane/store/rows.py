@@ -13,6 +13,8 @@ from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
+from control_plane.store.clock import now_us
+from control_plane.store.states import SILENT_US
 from control_plane.store.tables import (
     AliasPeriodRow,
     AliasRow,
@@ -271,6 +273,8 @@ def replica_message(row: ReplicaRow) -> inference_pb2.ReplicaState:
     message.slot = row.slot
     message.state = cast(inference_pb2.InferenceState, row.state)
     message.restart_count = row.restart_count
+    message.live = row.report_time is not None and now_us() - row.report_time <= SILENT_US
+    message.ready &= message.live
     if row.report_time is not None:
         message.report_time.CopyFrom(timestamp(row.report_time) or timestamp_pb2.Timestamp())
     return message

@@ -15,6 +15,9 @@ FINAL_STATES = (
 )
 FINAL_INFERENCE_STATES = (inference_pb2.INFERENCE_STATE_STOPPED, inference_pb2.INFERENCE_STATE_FAILED)
 
+# A replica reports once a second. One that is silent for so long does not answer.
+SILENT_US = 10_000_000
+
 
 def is_final(state: int) -> bool:
     return state in FINAL_STATES

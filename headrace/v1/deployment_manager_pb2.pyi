@@ -125,6 +125,42 @@ class StopInferenceRequest(_message.Message):
     id: int
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
+class CreateKafkaClusterRequest(_message.Message):
+    __slots__ = ("kafka_cluster",)
+    KAFKA_CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    kafka_cluster: _deployment_pb2.KafkaCluster
+    def __init__(self, kafka_cluster: _Optional[_Union[_deployment_pb2.KafkaCluster, _Mapping]] = ...) -> None: ...
+
+class GetKafkaClusterRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
+class ListKafkaClustersRequest(_message.Message):
+    __slots__ = ("page_size", "page_token", "name")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    name: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ListKafkaClustersResponse(_message.Message):
+    __slots__ = ("kafka_clusters", "next_page_token")
+    KAFKA_CLUSTERS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    kafka_clusters: _containers.RepeatedCompositeFieldContainer[_deployment_pb2.KafkaCluster]
+    next_page_token: str
+    def __init__(self, kafka_clusters: _Optional[_Iterable[_Union[_deployment_pb2.KafkaCluster, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class DeleteKafkaClusterRequest(_message.Message):
+    __slots__ = ("id",)
+    ID_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    def __init__(self, id: _Optional[int] = ...) -> None: ...
+
 class WatchLogsRequest(_message.Message):
     __slots__ = ("deployment_id", "inference_id", "no_follow")
     DEPLOYMENT_ID_FIELD_NUMBER: _ClassVar[int]

@@ -93,6 +93,26 @@ class DeploymentManagerStub:
                 request_serializer=headrace_dot_v1_dot_deployment__manager__pb2.StopInferenceRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_inference__pb2.Inference.FromString,
                 _registered_method=True)
+        self.CreateKafkaCluster = channel.unary_unary(
+                '/headrace.v1.DeploymentManager/CreateKafkaCluster',
+                request_serializer=headrace_dot_v1_dot_deployment__manager__pb2.CreateKafkaClusterRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_deployment__pb2.KafkaCluster.FromString,
+                _registered_method=True)
+        self.GetKafkaCluster = channel.unary_unary(
+                '/headrace.v1.DeploymentManager/GetKafkaCluster',
+                request_serializer=headrace_dot_v1_dot_deployment__manager__pb2.GetKafkaClusterRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_deployment__pb2.KafkaCluster.FromString,
+                _registered_method=True)
+        self.ListKafkaClusters = channel.unary_unary(
+                '/headrace.v1.DeploymentManager/ListKafkaClusters',
+                request_serializer=headrace_dot_v1_dot_deployment__manager__pb2.ListKafkaClustersRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_deployment__manager__pb2.ListKafkaClustersResponse.FromString,
+                _registered_method=True)
+        self.DeleteKafkaCluster = channel.unary_unary(
+                '/headrace.v1.DeploymentManager/DeleteKafkaCluster',
+                request_serializer=headrace_dot_v1_dot_deployment__manager__pb2.DeleteKafkaClusterRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
         self.WatchLogs = channel.unary_stream(
                 '/headrace.v1.DeploymentManager/WatchLogs',
                 request_serializer=headrace_dot_v1_dot_deployment__manager__pb2.WatchLogsRequest.SerializeToString,
@@ -186,6 +206,34 @@ class DeploymentManagerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateKafkaCluster(self, request, context):
+        """Gives another Kafka cluster than the platform's a name, when it answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKafkaCluster(self, request, context):
+        """One Kafka cluster.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKafkaClusters(self, request, context):
+        """Kafka clusters, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteKafkaCluster(self, request, context):
+        """Deletes one that no inference uses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchLogs(self, request, context):
         """Log lines of the processes of a training or an inference: what is stored, then what comes, until they end.
         """
@@ -257,6 +305,26 @@ def add_DeploymentManagerServicer_to_server(servicer, server):
                     servicer.StopInference,
                     request_deserializer=headrace_dot_v1_dot_deployment__manager__pb2.StopInferenceRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_inference__pb2.Inference.SerializeToString,
+            ),
+            'CreateKafkaCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateKafkaCluster,
+                    request_deserializer=headrace_dot_v1_dot_deployment__manager__pb2.CreateKafkaClusterRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_deployment__pb2.KafkaCluster.SerializeToString,
+            ),
+            'GetKafkaCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKafkaCluster,
+                    request_deserializer=headrace_dot_v1_dot_deployment__manager__pb2.GetKafkaClusterRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_deployment__pb2.KafkaCluster.SerializeToString,
+            ),
+            'ListKafkaClusters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKafkaClusters,
+                    request_deserializer=headrace_dot_v1_dot_deployment__manager__pb2.ListKafkaClustersRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_deployment__manager__pb2.ListKafkaClustersResponse.SerializeToString,
+            ),
+            'DeleteKafkaCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteKafkaCluster,
+                    request_deserializer=headrace_dot_v1_dot_deployment__manager__pb2.DeleteKafkaClusterRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'WatchLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchLogs,
@@ -567,6 +635,114 @@ class DeploymentManager:
             '/headrace.v1.DeploymentManager/StopInference',
             headrace_dot_v1_dot_deployment__manager__pb2.StopInferenceRequest.SerializeToString,
             headrace_dot_v1_dot_inference__pb2.Inference.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateKafkaCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.DeploymentManager/CreateKafkaCluster',
+            headrace_dot_v1_dot_deployment__manager__pb2.CreateKafkaClusterRequest.SerializeToString,
+            headrace_dot_v1_dot_deployment__pb2.KafkaCluster.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKafkaCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.DeploymentManager/GetKafkaCluster',
+            headrace_dot_v1_dot_deployment__manager__pb2.GetKafkaClusterRequest.SerializeToString,
+            headrace_dot_v1_dot_deployment__pb2.KafkaCluster.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKafkaClusters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.DeploymentManager/ListKafkaClusters',
+            headrace_dot_v1_dot_deployment__manager__pb2.ListKafkaClustersRequest.SerializeToString,
+            headrace_dot_v1_dot_deployment__manager__pb2.ListKafkaClustersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteKafkaCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.DeploymentManager/DeleteKafkaCluster',
+            headrace_dot_v1_dot_deployment__manager__pb2.DeleteKafkaClusterRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,
             insecure,

@@ -212,7 +212,7 @@ class QueuePlace(_message.Message):
     def __init__(self, place: _Optional[int] = ..., length: _Optional[int] = ..., running_count: _Optional[int] = ..., running_limit: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class KafkaCluster(_message.Message):
-    __slots__ = ("id", "name", "bootstrap_servers", "options")
+    __slots__ = ("id", "name", "bootstrap_servers", "options", "create_time")
     class OptionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -224,8 +224,10 @@ class KafkaCluster(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     BOOTSTRAP_SERVERS_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     bootstrap_servers: str
     options: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., bootstrap_servers: _Optional[str] = ..., options: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    create_time: _timestamp_pb2.Timestamp
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., bootstrap_servers: _Optional[str] = ..., options: _Optional[_Mapping[str, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

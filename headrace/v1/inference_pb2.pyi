@@ -74,7 +74,7 @@ class BatchSettings(_message.Message):
     def __init__(self, max_rows: _Optional[int] = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ReplicaState(_message.Message):
-    __slots__ = ("slot", "state", "partitions", "lag", "rows_per_second", "model_version", "restart_count", "answered_count", "dead_letter_count", "report_time", "error", "result_id", "p50_duration", "p99_duration")
+    __slots__ = ("slot", "state", "partitions", "lag", "rows_per_second", "model_version", "restart_count", "answered_count", "dead_letter_count", "report_time", "error", "result_id", "p50_duration", "p99_duration", "wanted_result_id", "live", "ready", "wish_etag")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,10 @@ class ReplicaState(_message.Message):
     RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     P50_DURATION_FIELD_NUMBER: _ClassVar[int]
     P99_DURATION_FIELD_NUMBER: _ClassVar[int]
+    WANTED_RESULT_ID_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    WISH_ETAG_FIELD_NUMBER: _ClassVar[int]
     slot: int
     state: InferenceState
     partitions: _containers.RepeatedScalarFieldContainer[int]
@@ -103,7 +107,11 @@ class ReplicaState(_message.Message):
     result_id: int
     p50_duration: _duration_pb2.Duration
     p99_duration: _duration_pb2.Duration
-    def __init__(self, slot: _Optional[int] = ..., state: _Optional[_Union[InferenceState, str]] = ..., partitions: _Optional[_Iterable[int]] = ..., lag: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., model_version: _Optional[int] = ..., restart_count: _Optional[int] = ..., answered_count: _Optional[int] = ..., dead_letter_count: _Optional[int] = ..., report_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_id: _Optional[int] = ..., p50_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p99_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    wanted_result_id: int
+    live: bool
+    ready: bool
+    wish_etag: str
+    def __init__(self, slot: _Optional[int] = ..., state: _Optional[_Union[InferenceState, str]] = ..., partitions: _Optional[_Iterable[int]] = ..., lag: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., model_version: _Optional[int] = ..., restart_count: _Optional[int] = ..., answered_count: _Optional[int] = ..., dead_letter_count: _Optional[int] = ..., report_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_id: _Optional[int] = ..., p50_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p99_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., wanted_result_id: _Optional[int] = ..., live: _Optional[bool] = ..., ready: _Optional[bool] = ..., wish_etag: _Optional[str] = ...) -> None: ...
 
 class AnswerLabels(_message.Message):
     __slots__ = ("names",)
@@ -112,7 +120,7 @@ class AnswerLabels(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Inference(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "name", "result_id", "model_id", "alias", "replicas", "input_topic", "output_topic", "input_format", "input_config", "output_format", "guarantee", "start", "start_time", "batch", "on_error", "limit", "upper_topic", "input_kafka_cluster", "output_kafka_cluster", "upper_kafka_cluster", "resources", "state", "error", "replica_states", "etag", "model_name", "model_version", "start_offsets", "answering_result_id", "output_config", "labels")
+    __slots__ = ("id", "create_time", "update_time", "name", "result_id", "model_id", "alias", "replicas", "input_topic", "output_topic", "input_format", "input_config", "output_format", "guarantee", "start", "start_time", "batch", "on_error", "limit", "upper_topic", "input_kafka_cluster", "output_kafka_cluster", "upper_kafka_cluster", "resources", "state", "error", "replica_states", "etag", "model_name", "model_version", "start_offsets", "answering_result_id", "output_config", "warnings", "input_partition_count", "labels")
     class InputConfigEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +175,8 @@ class Inference(_message.Message):
     START_OFFSETS_FIELD_NUMBER: _ClassVar[int]
     ANSWERING_RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    INPUT_PARTITION_COUNT_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
@@ -201,5 +211,7 @@ class Inference(_message.Message):
     start_offsets: _containers.ScalarMap[int, int]
     answering_result_id: int
     output_config: _containers.ScalarMap[str, str]
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    input_partition_count: int
     labels: AnswerLabels
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., name: _Optional[str] = ..., result_id: _Optional[int] = ..., model_id: _Optional[int] = ..., alias: _Optional[str] = ..., replicas: _Optional[int] = ..., input_topic: _Optional[str] = ..., output_topic: _Optional[str] = ..., input_format: _Optional[_Union[_stream_pb2.DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., output_format: _Optional[_Union[_stream_pb2.DataFormat, str]] = ..., guarantee: _Optional[_Union[Guarantee, str]] = ..., start: _Optional[_Union[StartPosition, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., batch: _Optional[_Union[BatchSettings, _Mapping]] = ..., on_error: _Optional[_Union[ErrorPolicy, str]] = ..., limit: _Optional[float] = ..., upper_topic: _Optional[str] = ..., input_kafka_cluster: _Optional[str] = ..., output_kafka_cluster: _Optional[str] = ..., upper_kafka_cluster: _Optional[str] = ..., resources: _Optional[_Union[_deployment_pb2.Resources, _Mapping]] = ..., state: _Optional[_Union[InferenceState, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., replica_states: _Optional[_Iterable[_Union[ReplicaState, _Mapping]]] = ..., etag: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., start_offsets: _Optional[_Mapping[int, int]] = ..., answering_result_id: _Optional[int] = ..., output_config: _Optional[_Mapping[str, str]] = ..., labels: _Optional[_Union[AnswerLabels, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., name: _Optional[str] = ..., result_id: _Optional[int] = ..., model_id: _Optional[int] = ..., alias: _Optional[str] = ..., replicas: _Optional[int] = ..., input_topic: _Optional[str] = ..., output_topic: _Optional[str] = ..., input_format: _Optional[_Union[_stream_pb2.DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., output_format: _Optional[_Union[_stream_pb2.DataFormat, str]] = ..., guarantee: _Optional[_Union[Guarantee, str]] = ..., start: _Optional[_Union[StartPosition, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., batch: _Optional[_Union[BatchSettings, _Mapping]] = ..., on_error: _Optional[_Union[ErrorPolicy, str]] = ..., limit: _Optional[float] = ..., upper_topic: _Optional[str] = ..., input_kafka_cluster: _Optional[str] = ..., output_kafka_cluster: _Optional[str] = ..., upper_kafka_cluster: _Optional[str] = ..., resources: _Optional[_Union[_deployment_pb2.Resources, _Mapping]] = ..., state: _Optional[_Union[InferenceState, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., replica_states: _Optional[_Iterable[_Union[ReplicaState, _Mapping]]] = ..., etag: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., start_offsets: _Optional[_Mapping[int, int]] = ..., answering_result_id: _Optional[int] = ..., output_config: _Optional[_Mapping[str, str]] = ..., warnings: _Optional[_Iterable[str]] = ..., input_partition_count: _Optional[int] = ..., labels: _Optional[_Union[AnswerLabels, _Mapping]] = ...) -> None: ...

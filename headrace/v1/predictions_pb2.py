@@ -30,7 +30,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.v1 import inference_pb2 as headrace_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dheadrace/v1/predictions.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/inference.proto\"5\n\x17WatchPredictionsRequest\x12\x1a\n\x0cinference_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"@\n\x0cRecordSource\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xad\x01\n\nPrediction\x12\x0e\n\x06values\x18\x01 \x03(\x01\x12)\n\x06source\x18\x02 \x01(\x0b\x32\x19.headrace.v1.RecordSource\x12\r\n\x05model\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05shape\x18\x05 \x03(\x03\x12\r\n\x05label\x18\x06 \x01(\t\x12\r\n\x05score\x18\x07 \x01(\x01\"u\n\x0fPredictionEvent\x12-\n\nprediction\x18\x01 \x01(\x0b\x32\x17.headrace.v1.PredictionH\x00\x12+\n\tinference\x18\x02 \x01(\x0b\x32\x16.headrace.v1.InferenceH\x00\x42\x06\n\x04kind\"\x83\x01\n\x0ePredictRequest\x12\x1a\n\x0cinference_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12,\n\x06sample\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueB\x04\xe2\x41\x01\x02\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x0fPredictResponse\x12+\n\nprediction\x18\x01 \x01(\x0b\x32\x17.headrace.v1.Prediction\"\x92\x02\n\nDeadLetter\x12)\n\x06source\x18\x01 \x01(\x0b\x32\x19.headrace.v1.RecordSource\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03key\x18\x08 \x01(\t\x12\r\n\x05value\x18\t \x01(\t\x12\x18\n\x10value_size_bytes\x18\n \x01(\x03\x12&\n\x06sample\x18\x0b \x01(\x0b\x32\x16.google.protobuf.Value\"k\n\x16ListDeadLettersRequest\x12\x1a\n\x0cinference_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"a\n\x17ListDeadLettersResponse\x12-\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x17.headrace.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x01\n\x18ReplayDeadLettersRequest\x12\x1a\n\x0cinference_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12=\n\x04\x65nds\x18\x03 \x03(\x0b\x32/.headrace.v1.ReplayDeadLettersRequest.EndsEntry\x1a+\n\tEndsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xae\x01\n\x19ReplayDeadLettersResponse\x12\x16\n\x0ereplayed_count\x18\x01 \x01(\x03\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12>\n\x04\x65nds\x18\x03 \x03(\x0b\x32\x30.headrace.v1.ReplayDeadLettersResponse.EndsEntry\x1a+\n\tEndsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xc1\x04\n\x0bPredictions\x12\x85\x01\n\x10WatchPredictions\x12$.headrace.v1.WatchPredictionsRequest\x1a\x1c.headrace.v1.PredictionEvent\"+\x82\xd3\xe4\x93\x02%\x12#/v1/inferences/{inference_id}:watch0\x01\x12v\n\x07Predict\x12\x1b.headrace.v1.PredictRequest\x1a\x1c.headrace.v1.PredictResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/inferences/{inference_id}:predict:\x01*\x12\x8f\x01\n\x0fListDeadLetters\x12#.headrace.v1.ListDeadLettersRequest\x1a$.headrace.v1.ListDeadLettersResponse\"1\x82\xd3\xe4\x93\x02+\x12)/v1/inferences/{inference_id}/deadLetters\x12\x9f\x01\n\x11ReplayDeadLetters\x12%.headrace.v1.ReplayDeadLettersRequest\x1a&.headrace.v1.ReplayDeadLettersResponse\";\x82\xd3\xe4\x93\x02\x35\"0/v1/inferences/{inference_id}/deadLetters:replay:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dheadrace/v1/predictions.proto\x12\x0bheadrace.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bheadrace/v1/inference.proto\"5\n\x17WatchPredictionsRequest\x12\x1a\n\x0cinference_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\"@\n\x0cRecordSource\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xc4\x01\n\nPrediction\x12\x0e\n\x06values\x18\x01 \x03(\x01\x12)\n\x06source\x18\x02 \x01(\x0b\x32\x19.headrace.v1.RecordSource\x12\r\n\x05model\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05shape\x18\x05 \x03(\x03\x12\r\n\x05label\x18\x06 \x01(\t\x12\r\n\x05score\x18\x07 \x01(\x01\x12\x15\n\rinput_summary\x18\x08 \x01(\t\"u\n\x0fPredictionEvent\x12-\n\nprediction\x18\x01 \x01(\x0b\x32\x17.headrace.v1.PredictionH\x00\x12+\n\tinference\x18\x02 \x01(\x0b\x32\x16.headrace.v1.InferenceH\x00\x42\x06\n\x04kind\"\x83\x01\n\x0ePredictRequest\x12\x1a\n\x0cinference_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12,\n\x06sample\x18\x02 \x01(\x0b\x32\x16.google.protobuf.ValueB\x04\xe2\x41\x01\x02\x12\'\n\x04wait\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x0fPredictResponse\x12+\n\nprediction\x18\x01 \x01(\x0b\x32\x17.headrace.v1.Prediction\"\x92\x02\n\nDeadLetter\x12)\n\x06source\x18\x01 \x01(\x0b\x32\x19.headrace.v1.RecordSource\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12(\n\x04time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03key\x18\x08 \x01(\t\x12\r\n\x05value\x18\t \x01(\t\x12\x18\n\x10value_size_bytes\x18\n \x01(\x03\x12&\n\x06sample\x18\x0b \x01(\x0b\x32\x16.google.protobuf.Value\"k\n\x16ListDeadLettersRequest\x12\x1a\n\x0cinference_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"a\n\x17ListDeadLettersResponse\x12-\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x17.headrace.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb2\x01\n\x18ReplayDeadLettersRequest\x12\x1a\n\x0cinference_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12=\n\x04\x65nds\x18\x03 \x03(\x0b\x32/.headrace.v1.ReplayDeadLettersRequest.EndsEntry\x1a+\n\tEndsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xae\x01\n\x19ReplayDeadLettersResponse\x12\x16\n\x0ereplayed_count\x18\x01 \x01(\x03\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\x12>\n\x04\x65nds\x18\x03 \x03(\x0b\x32\x30.headrace.v1.ReplayDeadLettersResponse.EndsEntry\x1a+\n\tEndsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xc1\x04\n\x0bPredictions\x12\x85\x01\n\x10WatchPredictions\x12$.headrace.v1.WatchPredictionsRequest\x1a\x1c.headrace.v1.PredictionEvent\"+\x82\xd3\xe4\x93\x02%\x12#/v1/inferences/{inference_id}:watch0\x01\x12v\n\x07Predict\x12\x1b.headrace.v1.PredictRequest\x1a\x1c.headrace.v1.PredictResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/inferences/{inference_id}:predict:\x01*\x12\x8f\x01\n\x0fListDeadLetters\x12#.headrace.v1.ListDeadLettersRequest\x1a$.headrace.v1.ListDeadLettersResponse\"1\x82\xd3\xe4\x93\x02+\x12)/v1/inferences/{inference_id}/deadLetters\x12\x9f\x01\n\x11ReplayDeadLetters\x12%.headrace.v1.ReplayDeadLettersRequest\x1a&.headrace.v1.ReplayDeadLettersResponse\";\x82\xd3\xe4\x93\x02\x35\"0/v1/inferences/{inference_id}/deadLetters:replay:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,27 +64,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDSOURCE']._serialized_start=288
   _globals['_RECORDSOURCE']._serialized_end=352
   _globals['_PREDICTION']._serialized_start=355
-  _globals['_PREDICTION']._serialized_end=528
-  _globals['_PREDICTIONEVENT']._serialized_start=530
-  _globals['_PREDICTIONEVENT']._serialized_end=647
-  _globals['_PREDICTREQUEST']._serialized_start=650
-  _globals['_PREDICTREQUEST']._serialized_end=781
-  _globals['_PREDICTRESPONSE']._serialized_start=783
-  _globals['_PREDICTRESPONSE']._serialized_end=845
-  _globals['_DEADLETTER']._serialized_start=848
-  _globals['_DEADLETTER']._serialized_end=1122
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1124
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1231
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1233
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1330
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1333
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=1511
-  _globals['_REPLAYDEADLETTERSREQUEST_ENDSENTRY']._serialized_start=1468
-  _globals['_REPLAYDEADLETTERSREQUEST_ENDSENTRY']._serialized_end=1511
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=1514
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=1688
-  _globals['_REPLAYDEADLETTERSRESPONSE_ENDSENTRY']._serialized_start=1468
-  _globals['_REPLAYDEADLETTERSRESPONSE_ENDSENTRY']._serialized_end=1511
-  _globals['_PREDICTIONS']._serialized_start=1691
-  _globals['_PREDICTIONS']._serialized_end=2268
+  _globals['_PREDICTION']._serialized_end=551
+  _globals['_PREDICTIONEVENT']._serialized_start=553
+  _globals['_PREDICTIONEVENT']._serialized_end=670
+  _globals['_PREDICTREQUEST']._serialized_start=673
+  _globals['_PREDICTREQUEST']._serialized_end=804
+  _globals['_PREDICTRESPONSE']._serialized_start=806
+  _globals['_PREDICTRESPONSE']._serialized_end=868
+  _globals['_DEADLETTER']._serialized_start=871
+  _globals['_DEADLETTER']._serialized_end=1145
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1147
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1254
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1256
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1353
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1356
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=1534
+  _globals['_REPLAYDEADLETTERSREQUEST_ENDSENTRY']._serialized_start=1491
+  _globals['_REPLAYDEADLETTERSREQUEST_ENDSENTRY']._serialized_end=1534
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=1537
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=1711
+  _globals['_REPLAYDEADLETTERSRESPONSE_ENDSENTRY']._serialized_start=1491
+  _globals['_REPLAYDEADLETTERSRESPONSE_ENDSENTRY']._serialized_end=1534
+  _globals['_PREDICTIONS']._serialized_start=1714
+  _globals['_PREDICTIONS']._serialized_end=2291
 # @@protoc_insertion_point(module_scope)

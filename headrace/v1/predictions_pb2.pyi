@@ -31,7 +31,7 @@ class RecordSource(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("values", "source", "model", "time", "shape", "label", "score")
+    __slots__ = ("values", "source", "model", "time", "shape", "label", "score", "input_summary")
     VALUES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class Prediction(_message.Message):
     SHAPE_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SUMMARY_FIELD_NUMBER: _ClassVar[int]
     values: _containers.RepeatedScalarFieldContainer[float]
     source: RecordSource
     model: str
@@ -46,7 +47,8 @@ class Prediction(_message.Message):
     shape: _containers.RepeatedScalarFieldContainer[int]
     label: str
     score: float
-    def __init__(self, values: _Optional[_Iterable[float]] = ..., source: _Optional[_Union[RecordSource, _Mapping]] = ..., model: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shape: _Optional[_Iterable[int]] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+    input_summary: str
+    def __init__(self, values: _Optional[_Iterable[float]] = ..., source: _Optional[_Union[RecordSource, _Mapping]] = ..., model: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shape: _Optional[_Iterable[int]] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., input_summary: _Optional[str] = ...) -> None: ...
 
 class PredictionEvent(_message.Message):
     __slots__ = ("prediction", "inference")

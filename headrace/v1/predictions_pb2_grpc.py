@@ -69,7 +69,8 @@ class PredictionsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
-        """Sends one question through the topics and waits for its answer. For people, not for load.
+        """Sends one question through the topics and waits for its answer. For people, not for load. The trace context in the
+        call's metadata (`traceparent`, `tracestate`) goes with the question, and on to the answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

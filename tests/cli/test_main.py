@@ -65,6 +65,9 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
         ["train"],
         ["up", "--port", "70000"],
         ["infer", "1", "-i", "a", "-o", "b", "--guarantee", "sometimes"],
+        ["infer", "digits", "-i", "a", "-o", "b"],
+        ["inference", "update"],
+        ["inference", "update", "digits", "--max-wait", "61"],
         ["train", "digits", "--deadline", "nan"],
         ["train", "digits", "--decode-error-limit", "nan"],
         ["train", "digits", "--decode-error-limit", "1.5"],
@@ -111,6 +114,8 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(words: list[str], capsys: p
         (["infer", "1", "-i", "a", "-o", "b", "--replicas"], 2**31 - 1),
         (["infer", "1", "-i", "a", "-o", "b", "--max-rows"], 2**31 - 1),
         (["inference", "scale", "digits"], 2**31 - 1),
+        (["inference", "update", "digits", "--result"], 2**63 - 1),
+        (["inference", "update", "digits", "--max-rows"], 2**31 - 1),
         (["model", "alias", "set", "digits", "champion", "v2", "--expect"], 2**63 - 1),
     ],
 )

@@ -20,6 +20,7 @@ from headrace.server import serving
 from headrace.v1 import code_executor_pb2
 from headrace.v1.code_executor_pb2_grpc import add_CodeExecutorServicer_to_server
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from tests.control_plane.conftest import NOBODY
 from tests.control_plane.executor import ParsingExecutor
 from tests.control_plane.world import World
@@ -58,6 +59,7 @@ class Managed:
     """A running control plane."""
 
     manager: Any
+    collector: Any
     world: World
     executor: SettingsExecutor = field(default_factory=SettingsExecutor)
 
@@ -91,7 +93,7 @@ async def managed(
             place = Place(f"127.0.0.1:{server.port}", kafka, max_trainings)
             await stack.enter_async_context(reconciling(Reconciler(store, cluster, place)))
         channel = await stack.enter_async_context(connect_async(f"127.0.0.1:{server.port}"))
-        yield Managed(DeploymentManagerStub(channel), world, executor)
+        yield Managed(DeploymentManagerStub(channel), ResultCollectorStub(channel), world, executor)
 
 
 def bad_fields(error: HeadraceError) -> dict[str, str]:

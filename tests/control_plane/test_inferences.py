@@ -27,6 +27,7 @@ from headrace.v1 import deployment_manager_pb2 as api
 from headrace.v1 import deployment_pb2, error_pb2, inference_pb2, stream_pb2
 from headrace.v1.deployment_pb2 import Resources
 from headrace.v1.inference_pb2 import Inference, ReplicaState
+from headrace.v1.result_collector_pb2 import DeleteResultRequest
 from streams.kafka import KafkaSettings, partitions_of
 from streams.writer import StreamProducer
 from tests.control_plane.managed import Managed, bad_fields, managed
@@ -338,8 +339,15 @@ async def test_what_a_replica_cannot_load_is_told_while_the_model_before_answers
     told = await report(one.result_id, broken)
     assert (told.result_id, told.answering_result_id) == (second, one.result_id)
     assert told.error.message == "line 3"
+    with pytest.raises(FailedPrecondition) as answers:
+        await offline.collector.DeleteResult(DeleteResultRequest(id=one.result_id))
+    assert answers.value.reason == error_pb2.REASON_RESOURCE_IN_USE
+    training = offline.world.deployment_of(one.result_id).id
+    with pytest.raises(FailedPrecondition):
+        await offline.manager.DeleteDeployment(api.DeleteDeploymentRequest(id=training, force=True))
     assert (await report(second)).answering_result_id == second
     assert not (await get(offline, one.id)).HasField("error")
+    await offline.collector.DeleteResult(DeleteResultRequest(id=one.result_id))
 
 
 async def test_a_replica_reports_and_learns_the_wish(offline: Managed, store: Store) -> None:

@@ -22,8 +22,8 @@ class Replica:
         self.models = Following(self.loader, self.status).start(wish, threading.Event())
         self.status.observe([0], {})
 
-    def want(self, result_id: int) -> None:
-        self.models.wish(Inference(result_id=result_id))
+    def want(self, result_id: int, etag: str = "") -> None:
+        self.models.wish(Inference(result_id=result_id, etag=etag))
         self.models.step()
 
     @property
@@ -56,6 +56,17 @@ def test_a_model_that_cannot_be_loaded_leaves_the_present_one_and_says_why_until
     assert replica.loader.loads == [1, BAD]
     replica.want(BAD)
     assert replica.loader.loads == [1, BAD, BAD]
+
+
+def test_a_model_that_could_not_be_loaded_is_tried_again_when_the_inference_is_edited() -> None:
+    replica = Replica(1)
+    replica.want(BAD)
+    replica.want(BAD)
+    assert replica.loader.loads == [1, BAD]
+    replica.want(BAD, etag="edited")
+    assert replica.loader.loads == [1, BAD, BAD]
+    assert replica.status.snapshot().wish_etag == "edited"
+    assert replica.error == f"line {BAD}"
 
 
 def test_a_successor_that_is_no_longer_wanted_never_answers() -> None:
