@@ -19,10 +19,11 @@ from headrace.errors import HeadraceError
 from headrace.v1 import model_pb2, result_pb2
 from sandbox.exports import EXPORT_FORMATS
 from sandbox.jobs import ExportJob
-from sandbox.session import WorkerSession
+from sandbox.session import FitJob, WorkerSession
+from streams.codecs import Field, Spec
 from tests.frameworks.conftest import Bench
 from tests.frameworks.data import job, write
-from tests.frameworks.models import Models
+from tests.frameworks.models import KERAS, Models
 from tests.trainer import digits as of_digits
 
 CODE = {"tensorflow": of_digits.KERAS, "pytorch": of_digits.TORCH}
@@ -243,3 +244,50 @@ model = Net()
     assert caught.value.reason_name == "EXPORT_FAILED"
     assert caught.value.metadata["format"] == "exported_program"
     assert torch_worker.alive
+
+
+def saved_and_loaded(
+    worker: WorkerSession, code: str, what: FitJob, folder: Path, *, keep_integers: bool = False
+) -> model_pb2.Signature:
+    """A model that was trained and loaded again, as an executor has it, and what the training was fed with."""
+    worker.build("", code, seed=1, trainable=True)
+    list(worker.fit(what))
+    signature = worker.describe().signature
+    (saved,) = worker.save(folder)
+    worker.load("", code, saved.path, keep_integers=keep_integers)
+    return signature
+
+
+def test_a_model_that_declares_no_inputs_is_exported_as_it_was_fed(
+    worker: WorkerSession, models: Models, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    rows = np.random.default_rng(1).integers(0, 10, (40, 3))
+    what = job(tmp_path, rows, rows[:, 0] % 2, keep_integers=True)
+    signature = saved_and_loaded(worker, models.embedding, what, tmp_path, keep_integers=True)
+    assert (signature.inputs[0].dtype, list(signature.inputs[0].shape)) == ("int64", [-1, 3])
+    worker.export(ExportJob("onnx", tmp_path / "model.onnx", signature))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (wanted,) = worker.predict({"": rows}).values()
+    (answers,) = session.run(None, {session.get_inputs()[0].name: rows})
+    np.testing.assert_allclose(answers, wanted, atol=CLOSE)
+
+
+def test_several_inputs_are_calibrated_with_the_fields_of_their_names(
+    keras_worker: WorkerSession, tmp_path: Path
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    rows = np.random.default_rng(1).random((60, 5), np.float32)
+    # The fields change places: taken by position, they would not even fit.
+    fields = (Field("right", Spec(np.dtype("f4"), (3,)), 0, 3), Field("left", Spec(np.dtype("f4"), (2,)), 3, 5))
+    what = job(tmp_path, rows, np.argmax(rows[:, :3], axis=1), fields=fields)
+    signature = saved_and_loaded(keras_worker, KERAS.several_inputs, what, tmp_path)
+    assert [spec.name for spec in signature.inputs] == ["left", "right"]
+    samples = write(tmp_path, calibration=rows)["calibration"]
+    keras_worker.export(ExportJob("tflite_int8", tmp_path / "model.int8.tflite", signature, samples, fields))
+    (wanted,) = keras_worker.predict({"": rows}, fields=fields).values()
+    run = Interpreter(str(tmp_path / "model.int8.tflite")).get_signature_runner()
+    (answers,) = run(left=rows[:, 3:], right=rows[:, :3]).values()
+    np.testing.assert_allclose(answers, wanted, atol=0.05)
