@@ -52,6 +52,11 @@ def _keep_where_attempts_began() -> None:
     _run("ALTER TABLE result ADD COLUMN best_step INTEGER NOT NULL DEFAULT 0")
 
 
+def _keep_allowed_topics() -> None:
+    """7: a deployment may take streams of some topics only."""
+    _run("ALTER TABLE deployment ADD COLUMN allowed_topics TEXT NOT NULL DEFAULT ''")
+
+
 def _run(statement: str) -> None:
     database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
@@ -63,6 +68,7 @@ UPGRADES: tuple[Callable[[], None], ...] = (
     _keep_what_is_trained_again,
     _keep_refused_announcements,
     _keep_where_attempts_began,
+    _keep_allowed_topics,
 )
 
 VERSION = 1 + len(UPGRADES)
