@@ -130,6 +130,11 @@ def configuration_message(row: ConfigurationRow, model_ids: Iterable[int]) -> co
     )
 
 
+def topic_names(text: str) -> list[str]:
+    """Of a column of them, joined by commas."""
+    return [name for name in text.split(",") if name]
+
+
 def deployment_message(row: DeploymentRow, result_ids: Iterable[int]) -> deployment_pb2.Deployment:
     return deployment_pb2.Deployment(
         id=row.id,
@@ -147,6 +152,7 @@ def deployment_message(row: DeploymentRow, result_ids: Iterable[int]) -> deploym
         start_time=timestamp(row.start_time),
         end_time=timestamp(row.end_time),
         from_result_id=row.from_result_id or 0,
+        allowed_topics=topic_names(row.allowed_topics),
         refused_announcement=None if row.refused_pb is None else parse(stream_pb2.RefusedAnnouncement, row.refused_pb),
     )
 
@@ -230,6 +236,7 @@ def stream_message(row: StreamRow) -> stream_pb2.Stream:
         restrictions=said.restrictions,
         incremental=said.incremental,
         open_topics=said.open_topics,
+        unsupervised_open_topics=said.unsupervised_open_topics,
         stream_key=said.stream_key,
         topic_ids=said.topic_ids,
         message_id=row.message_id,

@@ -57,6 +57,11 @@ def _keep_curves() -> None:
     _run("ALTER TABLE result ADD COLUMN curves_pb BLOB NOT NULL DEFAULT x''")
 
 
+def _keep_allowed_topics() -> None:
+    """8: a deployment may take streams of some topics only."""
+    _run("ALTER TABLE deployment ADD COLUMN allowed_topics TEXT NOT NULL DEFAULT ''")
+
+
 def _run(statement: str) -> None:
     database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
@@ -69,6 +74,7 @@ UPGRADES: tuple[Callable[[], None], ...] = (
     _keep_refused_announcements,
     _keep_where_attempts_began,
     _keep_curves,
+    _keep_allowed_topics,
 )
 
 VERSION = 1 + len(UPGRADES)

@@ -160,6 +160,8 @@ class DeploymentRow(Table):
     stream_pb = BlobField(default=b"")
     # v1.RefusedAnnouncement: the last one for it, while it has no stream.
     refused_pb = BlobField(null=True)
+    # Topics joined by commas, which their names do not have. Empty: any.
+    allowed_topics = TextField(default="")
 
     class Meta:
         table_name = "deployment"

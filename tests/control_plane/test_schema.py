@@ -26,6 +26,7 @@ DROP TABLE model_alias_period;
 ALTER TABLE deployment DROP COLUMN from_result_id;
 ALTER TABLE deployment DROP COLUMN stream_pb;
 ALTER TABLE deployment DROP COLUMN refused_pb;
+ALTER TABLE deployment DROP COLUMN allowed_topics;
 ALTER TABLE result DROP COLUMN best_step;
 ALTER TABLE result DROP COLUMN curves_pb;
 PRAGMA user_version = 1;
