@@ -41,11 +41,13 @@ def _tensors(result: Result) -> str:
     if not rows:
         return ""
     table = _table(["", "name", "type", "shape"], [(what, *_described(spec)) for what, spec in rows])
-    return f"## What it takes and gives\n\n{table}\n\nThe first dimension is the batch: any number of rows."
+    is_free = all(spec.shape[:1] == [-1] for spec in result.signature.inputs)
+    rows = "\n\n`batch` is any number of rows." if is_free else ""
+    return f"## What it takes and gives\n\n{table}{rows}"
 
 
 def _described(spec: TensorSpec) -> tuple[str, str, str]:
-    lengths = ["batch" if place == 0 else "any" if n < 0 else str(n) for place, n in enumerate(spec.shape)]
+    lengths = [str(n) if n >= 0 else "any" if place else "batch" for place, n in enumerate(spec.shape)]
     return f"`{spec.name}`", spec.dtype, f"({', '.join(lengths)})"
 
 

@@ -111,8 +111,11 @@ class Framework(Protocol):
     def describe(self, model: Any) -> Described:
         """What the model takes and gives."""
 
-    def describe_fed(self, model: Any, columns: Columns, *, keep_integers: bool) -> Described:
-        """The same of a model that was trained on such rows: inputs and outputs are known, all of them."""
+    def describe_fed(self, model: Any, columns: Columns, *, keep_integers: bool, declares: bool) -> Described:
+        """The same of a model that was trained on such rows: inputs and outputs are known, all of them.
+
+        `declares`: the code itself said what the model takes; a library may have noted some batch for it since.
+        """
 
     def inputs(self, model: Any) -> Inputs:
         """The names of the model's inputs, if it has several."""

@@ -141,7 +141,7 @@ class PyTorch:
             ]
         return described
 
-    def describe_fed(self, model: nn.Module, columns: Columns, *, keep_integers: bool) -> Described:
+    def describe_fed(self, model: nn.Module, columns: Columns, *, keep_integers: bool, declares: bool) -> Described:
         """Inputs and outputs as the rows have them: a module declares neither."""
         given = self._samples(model, columns, keep_integers)
         named = given if isinstance(given, dict) else {_input_name(model): given}

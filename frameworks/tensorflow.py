@@ -109,16 +109,17 @@ class TensorFlow:
             outputs=[_spec(name, tensor) for name, tensor in _declared_outputs(model).items()],
         )
 
-    def describe_fed(self, model: keras.Model, columns: Columns, *, keep_integers: bool) -> Described:
-        """Fills in what the model does not declare."""
+    def describe_fed(self, model: keras.Model, columns: Columns, *, keep_integers: bool, declares: bool) -> Described:
+        """Of a model that Keras built in its first step, that step's batch is no part of the shapes."""
         described = self.describe(model)
-        if not described.inputs:
+        if declares and described.outputs:
+            return described
+        if not declares:
             given = _Feed(model, keep_integers).inputs({name: tf.constant(array) for name, array in columns.items()})
             named = given if isinstance(given, Mapping) else {"input": given}
             described.inputs = [_batch_spec(name, tensor) for name, tensor in named.items()]
-        if not described.outputs:
-            answers = self.predict(model, columns, keep_integers=keep_integers)
-            described.outputs = [_batch_spec(name, tf.constant(array)) for name, array in answers.items()]
+        answers = self.predict(model, columns, keep_integers=keep_integers)
+        described.outputs = [_batch_spec(name, tf.constant(array)) for name, array in answers.items()]
         return described
 
     def inputs(self, model: keras.Model) -> Inputs:
@@ -495,17 +496,12 @@ def _batch_spec(name: str, tensor: Any) -> dict[str, Any]:
 
 
 def _export_specs(model: keras.Model, job: ExportJob) -> Any:
-    """TensorSpecs in the structure of the model's inputs: declared ones, or those that it was fed with."""
-    if not _declared_inputs(model):
-        specs = {
-            each.name: tf.TensorSpec([None if n < 0 else n for n in each.shape], each.dtype, each.name)
-            for each in job.inputs
-        }
-        return next(iter(specs.values())) if len(specs) == 1 else specs
-    structure = getattr(_graph(model), "input", None)
-    if isinstance(structure, Mapping):
-        return {name: tf.TensorSpec(tensor.shape, tensor.dtype, name) for name, tensor in structure.items()}
-    return tf.nest.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype, tensor.name), structure)
+    """What the model was fed with, in the structure of its inputs."""
+    specs = [tf.TensorSpec([None if n < 0 else n for n in each.shape], each.dtype, each.name) for each in job.inputs]
+    if len(specs) == 1:
+        return specs[0]
+    structure = getattr(_graph(model), "input", None) if _declared(model, "inputs") else {}
+    return specs if isinstance(structure, list | tuple) else {spec.name: spec for spec in specs}
 
 
 def _graph(model: keras.Model) -> Any:

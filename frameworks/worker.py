@@ -101,6 +101,7 @@ class Worker:
         self._keep_integers = False
         # One row of what it was trained on.
         self._fed: Columns = {}
+        self._declares = False
         self._stop_requested = False
         self._handlers: Mapping[str, Callable[[Frame], Frame]] = {
             "build": self._build,
@@ -147,7 +148,9 @@ class Worker:
         if fields["trainable"]:
             with _placed_in(fields["code"]):
                 self._framework.check_trainable(self._model)
-        return self._described()
+        answer = self._described()
+        self._declares = bool(answer.fields["signature"]["inputs"])
+        return answer
 
     def _load(self, request: Frame) -> Frame:
         fields = request.fields
@@ -253,7 +256,9 @@ class Worker:
         if not self._fed:
             return self._described()
         try:
-            described = self._framework.describe_fed(model, self._fed, keep_integers=self._keep_integers)
+            described = self._framework.describe_fed(
+                model, self._fed, keep_integers=self._keep_integers, declares=self._declares
+            )
         except Failure as failure:
             # A model may be trained whose answers are nothing that predictions carry.
             print(f"what the model answers is not known: {failure.message}")

@@ -241,7 +241,8 @@ def _download(request: Message, first: Message | events.Pause, feed: events.Feed
         artifact = _artifact(first)
         if artifact is not None:
             headers["content-disposition"] = f"attachment; filename*=utf-8''{quote(artifact.name, safe='')}"
-            if artifact.sha256:  # Without one it is made as it is sent, and nobody knows its size.
+            # What is made as it is sent has neither a digest nor a size that anybody knows.
+            if artifact.sha256 or artifact.size_bytes:
                 headers["content-length"] = str(artifact.size_bytes - getattr(request, "offset", 0))
     return _Streaming(feed, events.raw_bytes(first, feed), media_type, headers)
 

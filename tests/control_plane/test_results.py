@@ -645,6 +645,71 @@ async def test_a_confusion_matrix_of_another_size_than_its_labels_is_refused(pla
     assert caught.value.fields[0].field == "outcome.confusion_matrix.counts"
 
 
+ROC = result_pb2.Roc(
+    curves=[
+        result_pb2.RocCurve(label="cat", auc=0.75, false_positive_rates=[0, 0.5, 1], true_positive_rates=[0, 1, 1])
+    ],
+    row_count=10,
+    split="test",
+)
+RESIDUALS = result_pb2.Residuals(
+    quantile_levels=[0, 1],
+    outputs=[
+        result_pb2.OutputResiduals(
+            label="0", mean=0.5, quantiles=[0, 1], bin_edges=[0, 0.5, 1], bin_counts=[3, 4],
+            true_sample=[1, 2], answered_sample=[2, 3],
+        )
+    ],
+    row_count=7,
+    split="test",
+)  # fmt: skip
+
+
+async def test_curves_are_kept_shown_in_full_only_and_drawn(plane: Plane) -> None:
+    result_id = await new_result(plane)
+    async with reporting(plane, result_id) as trainer:
+        await trainer.send(api.ReportRequest(seq=1, outcome=api.Outcome(roc=ROC)))
+        await trainer.send(api.ReportRequest(seq=2, outcome=api.Outcome(residuals=RESIDUALS)))
+    shown = await get(plane, result_id)
+    assert (shown.roc, shown.residuals) == (ROC, RESIDUALS)
+    (listed,) = (await plane.collector.ListResults(api.ListResultsRequest())).results
+    assert not listed.HasField("roc")
+    assert not listed.HasField("residuals")
+    for picture in (
+        await plane.collector.RenderRoc(api.RenderRocRequest(result_id=result_id)),
+        await plane.collector.RenderResiduals(api.RenderResidualsRequest(result_id=result_id)),
+    ):
+        assert picture.content_type == "image/png"
+        assert picture.data.startswith(b"\x89PNG\r\n")
+
+
+async def test_no_curves_are_said_with_why(plane: Plane) -> None:
+    result_id = await new_result(plane)
+    for render in (
+        plane.collector.RenderRoc(api.RenderRocRequest(result_id=result_id)),
+        plane.collector.RenderResiduals(api.RenderResidualsRequest(result_id=result_id)),
+    ):
+        with pytest.raises(FailedPrecondition) as caught:
+            await render
+        assert (caught.value.reason_name, caught.value.metadata["state"]) == ("WRONG_STATE", "STARTING")
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        result_pb2.RocCurve(false_positive_rates=[0, 1], true_positive_rates=[0]),
+        result_pb2.RocCurve(false_positive_rates=[0] * 130_000, true_positive_rates=[0] * 130_000),
+    ],
+    ids=["uneven", "too long"],
+)
+async def test_curves_that_are_none_are_refused(plane: Plane, curve: result_pb2.RocCurve) -> None:
+    async with reporting(plane, await new_result(plane)) as trainer:
+        await trainer.ask()
+        with pytest.raises(InvalidArgument) as caught:
+            await trainer.send(api.ReportRequest(seq=1, outcome=api.Outcome(roc=result_pb2.Roc(curves=[curve]))))
+    assert caught.value.fields[0].field == "outcome"
+
+
 async def test_results_are_compared_side_by_side(plane: Plane) -> None:
     ids = (await plane.training("a", "b")).result_ids
     for number, result_id in enumerate(ids):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import signal
+import zipfile
 from pathlib import Path
 
 import httpx
@@ -113,6 +115,41 @@ def test_a_confusion_matrix_is_shown_and_drawn(platform: Platform, trained: int,
         answer = http.get(f"/v1/results/{trained}:confusionMatrix")
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == picture.read_bytes()
+
+
+def test_areas_under_curves_are_shown_and_drawn(platform: Platform, trained: int, tmp_path: Path) -> None:
+    picture = tmp_path / "roc.png"
+    printed = platform.done("result", "roc", str(trained), "--out", str(picture))
+    curves = platform.json("result", "roc", str(trained))["curves"]
+    assert [curve["label"] for curve in curves] == ["0", "1", "2"]
+    assert all(f"{curve['auc']:.4f}" in printed for curve in curves)
+    assert "on the validation split" in platform.done("result", "show", str(trained))
+    with httpx.Client(base_url=platform.url) as http:
+        assert http.get(f"/v1/results/{trained}:roc").content == picture.read_bytes()
+    refused = platform.headrace("result", "residuals", str(trained))
+    assert (refused.returncode, "no residuals" in refused.stderr) == (1, True)
+
+
+def test_an_export_is_made_once_and_downloaded_alone_or_with_all(
+    platform: Platform, trained: int, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    printed = platform.done("result", "export", str(trained), "onnx", "--to", str(tmp_path), timeout_s=180)
+    assert "model.onnx" in printed
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    shape = [size if isinstance(size, int) else 5 for size in session.get_inputs()[0].shape]
+    (answers,) = session.run(None, {session.get_inputs()[0].name: np.zeros(shape, np.float32)})
+    assert len(answers) == 5
+    with httpx.Client(base_url=platform.url) as http:
+        again = http.post(f"/v1/results/{trained}:export", json={"format": "onnx"}).json()
+        assert again["sha256"] == hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest()
+        answer = http.get(f"/v1/results/{trained}:download")
+    assert answer.headers["content-type"] == "application/zip"
+    platform.done("result", "download", str(trained), "--all", "--to", str(tmp_path / "all.zip"))
+    assert (tmp_path / "all.zip").read_bytes() == answer.content
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert {"README.md", "model.py", "model.onnx"} < set(archive.namelist())
 
 
 def test_a_result_trained_again_differs_in_nothing_but_its_version(platform: Platform, trained: int) -> None:

@@ -1,29 +1,32 @@
-"""Every exported form, loaded by its own runtime, answers 100 real digits like the model that was trained."""
+"""Every exported form, loaded as the README.md of its download says, answers 100 digits like the trained model."""
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from control_plane.result_readme import code_of, readme_of
 from headrace.errors import HeadraceError
-from headrace.v1 import model_pb2
+from headrace.v1 import model_pb2, result_pb2
 from sandbox.exports import EXPORT_FORMATS
 from sandbox.jobs import ExportJob
-from sandbox.session import WorkerSession
+from sandbox.session import FitJob, WorkerSession
+from streams.codecs import Field, Spec
 from tests.frameworks.conftest import Bench
 from tests.frameworks.data import job, write
-from tests.frameworks.models import Models
-from tests.trainer.digits import KERAS, TORCH
+from tests.frameworks.models import KERAS, Models
+from tests.trainer import digits as of_digits
 
-CODE = {"tensorflow": KERAS, "pytorch": TORCH}
+CODE = {"tensorflow": of_digits.KERAS, "pytorch": of_digits.TORCH}
 CLOSE = 1e-5
 
 
@@ -46,6 +49,11 @@ class Trained:
     @property
     def framework(self) -> str:
         return "pytorch" if "nn.Module" in self.code else "tensorflow"
+
+    @property
+    def api(self) -> model_pb2.Framework:
+        """As the API calls it."""
+        return model_pb2.FRAMEWORK_PYTORCH if self.framework == "pytorch" else model_pb2.FRAMEWORK_TENSORFLOW
 
 
 def _file(framework: str, format: str) -> str:
@@ -101,20 +109,38 @@ def torch_model(trained: Callable[[str], Trained]) -> Trained:
     return trained("pytorch")
 
 
-def in_python(trained: Trained, script: str) -> list[np.ndarray]:
-    """What a process of its own answers that knows nothing of Headrace: `rows` in, `answers(array)` out."""
-    prelude = """
-        import sys, zipfile
-        import numpy as np
-        rows, found = np.load("rows.npy"), []
-        def answers(array): found.append(np.asarray(array))
-    """
-    code = f"{textwrap.dedent(prelude)}\n{textwrap.dedent(script)}\nnp.save('answers.npy', np.stack(found))"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=trained.folder, capture_output=True, text=True, timeout=120
+def example(trained: Trained, file: str) -> str:
+    """What the README.md of the download says about a file."""
+    artifacts = [result_pb2.Artifact(name=form.file) for form in EXPORT_FORMATS[trained.framework].values()]
+    result = result_pb2.Result(
+        model_name="digits", signature=trained.signature, artifacts=artifacts, code=trained.code, framework=trained.api
     )
+    (trained.folder / "model.py").write_text(code_of(result))
+    section = readme_of(result).partition(f"### {file}\n")[2]
+    return section.partition("```python\n")[2].partition("```")[0]
+
+
+def in_python(trained: Trained, file: str) -> np.ndarray:
+    """What a process of its own answers that has the download, does what its README.md says, and knows no Headrace."""
+    code = [
+        "import numpy as np, sys; sys.path.insert(0, '')",
+        "rows = np.load('rows.npy')",
+        example(trained, file),
+        "np.save('answers.npy', np.asarray(answers))",
+    ]
+    command = [sys.executable, "-I", "-c", "\n".join(code)]
+    ended = subprocess.run(command, cwd=trained.folder, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
-    return list(np.load(trained.folder / "answers.npy"))
+    return np.asarray(np.load(trained.folder / "answers.npy"))
+
+
+def here(trained: Trained, file: str) -> np.ndarray:
+    """The same in this process, for runtimes that it may import."""
+    variables: dict[str, Any] = {"rows": trained.rows}
+    with contextlib.chdir(trained.folder):
+        exec(example(trained, file), variables)
+    answers = variables["answers"]
+    return np.asarray(next(iter(answers.values())) if isinstance(answers, dict) else answers[0])
 
 
 def difference(trained: Trained, answers: np.ndarray) -> float:
@@ -129,39 +155,14 @@ def test_what_was_trained_knows_its_inputs_and_outputs(keras_model: Trained, tor
         assert (answered.dtype, list(answered.shape)) == ("float32", [-1, 10])
 
 
-def test_keras_and_saved_model_answer_alike(keras_model: Trained) -> None:
-    keras, saved_model = in_python(
-        keras_model,
-        """
-        import keras, tensorflow as tf
-        answers(keras.models.load_model("model.keras").predict(rows, verbose=0))
-        zipfile.ZipFile("model.savedmodel.zip").extractall("saved")
-        loaded = tf.saved_model.load("saved")
-        answers(loaded.serve(rows))
-        """,
-    )
-    assert difference(keras_model, keras) < CLOSE
-    assert difference(keras_model, saved_model) < CLOSE
+@pytest.mark.parametrize("file", ["model.keras", "model.savedmodel.zip"])
+def test_keras_and_saved_model_answer_alike(keras_model: Trained, file: str) -> None:
+    assert difference(keras_model, in_python(keras_model, file)) < CLOSE
 
 
-def test_state_dict_and_exported_program_answer_alike(torch_model: Trained) -> None:
-    state_dict, program = in_python(
-        torch_model,
-        f"""
-        import torch
-        from torch import nn
-        from ignite.metrics import Accuracy, Loss
-        from safetensors.torch import load_file
-        exec({torch_model.code!r})
-        model.load_state_dict(load_file("model.safetensors"))
-        rows = torch.from_numpy(rows)
-        with torch.no_grad():
-            answers(model.eval()(rows))
-            answers(torch.export.load("model.pt2").module()(rows))
-        """,
-    )
-    assert difference(torch_model, state_dict) < CLOSE
-    assert difference(torch_model, program) < CLOSE
+@pytest.mark.parametrize("file", ["model.safetensors", "model.pt2"])
+def test_state_dict_and_exported_program_answer_alike(torch_model: Trained, file: str) -> None:
+    assert difference(torch_model, in_python(torch_model, file)) < CLOSE
 
 
 @pytest.mark.parametrize("framework", ["tensorflow", "pytorch"])
@@ -173,24 +174,16 @@ def test_onnx_answers_alike_and_has_the_names_of_predictions(trained: Callable[[
     (given,), (answered,) = session.get_inputs(), session.get_outputs()
     assert (given.name, answered.name) == (model.signature.inputs[0].name, model.signature.outputs[0].name)
     assert (given.shape[1:], answered.shape[1:]) == ([64], [10])
-    assert difference(model, session.run(None, {given.name: model.rows})[0]) < CLOSE
+    assert difference(model, here(model, "model.onnx")) < CLOSE
     assert session.run(None, {given.name: model.rows[:1]})[0].shape == (1, 10)
 
 
-def lite(path: Path, rows: np.ndarray) -> np.ndarray:
-    from ai_edge_litert.interpreter import Interpreter
-
-    run = Interpreter(str(path)).get_signature_runner()
-    (name,) = run.get_input_details()
-    return next(iter(run(**{name: rows}).values()))
-
-
 def test_tflite_answers_alike(keras_model: Trained) -> None:
-    assert difference(keras_model, lite(keras_model.file("tflite"), keras_model.rows)) < CLOSE
+    assert difference(keras_model, here(keras_model, "model.tflite")) < CLOSE
 
 
 def test_tflite_of_eight_bits_answers_nearly_alike_and_is_smaller(keras_model: Trained) -> None:
-    answers = lite(keras_model.file("tflite_int8"), keras_model.rows)
+    answers = here(keras_model, "model.int8.tflite")
     assert np.mean(answers.argmax(axis=1) == keras_model.answers.argmax(axis=1)) >= 0.97
     span = float(np.ptp(keras_model.answers))
     assert 0 < difference(keras_model, answers) < 0.1 * span
@@ -251,3 +244,50 @@ model = Net()
     assert caught.value.reason_name == "EXPORT_FAILED"
     assert caught.value.metadata["format"] == "exported_program"
     assert torch_worker.alive
+
+
+def saved_and_loaded(
+    worker: WorkerSession, code: str, what: FitJob, folder: Path, *, keep_integers: bool = False
+) -> model_pb2.Signature:
+    """A model that was trained and loaded again, as an executor has it, and what the training was fed with."""
+    worker.build("", code, seed=1, trainable=True)
+    list(worker.fit(what))
+    signature = worker.describe().signature
+    (saved,) = worker.save(folder)
+    worker.load("", code, saved.path, keep_integers=keep_integers)
+    return signature
+
+
+def test_a_model_that_declares_no_inputs_is_exported_as_it_was_fed(
+    worker: WorkerSession, models: Models, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    rows = np.random.default_rng(1).integers(0, 10, (40, 3))
+    what = job(tmp_path, rows, rows[:, 0] % 2, keep_integers=True)
+    signature = saved_and_loaded(worker, models.embedding, what, tmp_path, keep_integers=True)
+    assert (signature.inputs[0].dtype, list(signature.inputs[0].shape)) == ("int64", [-1, 3])
+    worker.export(ExportJob("onnx", tmp_path / "model.onnx", signature))
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (wanted,) = worker.predict({"": rows}).values()
+    (answers,) = session.run(None, {session.get_inputs()[0].name: rows})
+    np.testing.assert_allclose(answers, wanted, atol=CLOSE)
+
+
+def test_several_inputs_are_calibrated_with_the_fields_of_their_names(
+    keras_worker: WorkerSession, tmp_path: Path
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    rows = np.random.default_rng(1).random((60, 5), np.float32)
+    # The fields change places: taken by position, they would not even fit.
+    fields = (Field("right", Spec(np.dtype("f4"), (3,)), 0, 3), Field("left", Spec(np.dtype("f4"), (2,)), 3, 5))
+    what = job(tmp_path, rows, np.argmax(rows[:, :3], axis=1), fields=fields)
+    signature = saved_and_loaded(keras_worker, KERAS.several_inputs, what, tmp_path)
+    assert [spec.name for spec in signature.inputs] == ["left", "right"]
+    samples = write(tmp_path, calibration=rows)["calibration"]
+    keras_worker.export(ExportJob("tflite_int8", tmp_path / "model.int8.tflite", signature, samples, fields))
+    (wanted,) = keras_worker.predict({"": rows}, fields=fields).values()
+    run = Interpreter(str(tmp_path / "model.int8.tflite")).get_signature_runner()
+    (answers,) = run(left=rows[:, 3:], right=rows[:, :3]).values()
+    np.testing.assert_allclose(answers, wanted, atol=0.05)

@@ -245,6 +245,16 @@ async def test_a_download_is_the_bytes_with_name_and_size(watched: Watched) -> N
     assert rest.content == data[10000:]
 
 
+async def test_a_download_that_is_made_as_it_is_sent_has_a_name_and_no_size(behind: Behind) -> None:
+    first = httpbody_pb2.HttpBody(content_type="application/zip", data=b"some")
+    first.extensions.add().Pack(result_pb2.Artifact(name="all.zip"))
+    behind.echo.answers["DownloadResult"] = [first, httpbody_pb2.HttpBody(data=b" more")]
+    answer = await behind.http.get("/v1/results/1:download")
+    assert answer.content == b"some more"
+    assert "content-length" not in answer.headers
+    assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''all.zip"
+
+
 async def test_a_download_that_fails_half_way_is_no_whole_file(behind: Behind) -> None:
     behind.echo.answers["DownloadArtifact"] = [
         httpbody_pb2.HttpBody(content_type="application/zip", data=b"half"),

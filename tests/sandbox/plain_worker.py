@@ -51,7 +51,7 @@ class Plain:
     def describe(self, model: Any) -> Described:
         return Described(parameter_count=1, trainable_parameter_count=0, summary="a function")
 
-    def describe_fed(self, model: Any, columns: Columns, *, keep_integers: bool) -> Described:
+    def describe_fed(self, model: Any, columns: Columns, *, keep_integers: bool, declares: bool) -> Described:
         spec = {"name": "input", "dtype": str(columns[""].dtype), "shape": [-1, *columns[""].shape[1:]]}
         return Described(parameter_count=1, trainable_parameter_count=0, summary="a function", inputs=[spec])
 

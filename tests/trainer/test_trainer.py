@@ -133,6 +133,10 @@ def test_both_frameworks_train_and_report_everything_though_the_collector_is_awa
         assert outcome.training_time.ToNanoseconds() > 0
         assert outcome.reading_time.ToNanoseconds() > 0
         assert sum(outcome.confusion_matrix.counts) == outcome.split_sizes.test
+        assert [list(spec.shape) for spec in outcome.signature.inputs] == [[-1, 64]]
+        assert [list(spec.shape) for spec in outcome.signature.outputs] == [[-1, 10]]
+        assert (outcome.roc.split, outcome.roc.row_count) == ("test", outcome.split_sizes.test)
+        assert len(outcome.roc.curves) == 10
     assert not list(trainers[0].home.glob("work/records")), "the spool takes no room any more"
 
 

@@ -25,5 +25,8 @@ export async function listResultsOf(deploymentId: string, signal?: AbortSignal):
 export const watchDeployment = (id: string) => `/v1/deployments/${id}:watch`;
 export const watchDeploymentLogs = (id: string) => `/v1/deployments/${id}:watchLogs`;
 
+/** Every file as one zip, with a README.md that says how to load each. */
+export const downloadAllOf = (result: Result) => `/v1/results/${result.id}:download`;
+
 export const downloadOf = (result: Result, artifact: Artifact) =>
   `/v1/results/${result.id}/artifacts/${encodeURIComponent(artifact.name)}:download`;

@@ -1,5 +1,5 @@
 // What each model reached, and what it left: the last metrics of every split, sizes of the splits, files.
-import { downloadOf } from "../api/deployments";
+import { downloadAllOf, downloadOf } from "../api/deployments";
 import type { Result } from "../api/types";
 import { bytes, count, duration, metric, secondsOf } from "../state/format";
 import { finalMetrics, lessIsBetter, type Run, type Split, valueOf } from "../state/training";
@@ -77,6 +77,11 @@ function Details({ results }: { results: Result[] }) {
               {artifact.name} ({bytes(artifact.sizeBytes)})
             </a>
           ))}
+          {result.artifacts.length > 0 && (
+            <a href={downloadAllOf(result)} download title="every file in one zip, with how to load each">
+              all files
+            </a>
+          )}
           {result.state === "STATE_FINISHED" && <code title="serves this model on topics">headrace infer {result.id}</code>}
         </li>
       ))}
