@@ -103,7 +103,7 @@ async def _servicers(
     settings: Settings, store: Store, cluster: AsyncCluster, stack: AsyncExitStack
 ) -> Sequence[Servicer]:
     """The services, each with what it needs; `stack` ends what they started, after the server."""
-    kafka = KafkaSettings(settings.kafka)
+    kafka = KafkaSettings(settings.kafka, longest_wait_s=settings.kafka_wait_s)
     watchers = Watchers(store)
     executors = await stack.enter_async_context(executors_at(settings.executors))
     artifacts = ArtifactStore(settings.artifacts_url, settings.uploads_path)

@@ -16,6 +16,8 @@ class Settings:
     home: Path
     # HOST:PORT of the Kafka cluster, several joined by commas.
     kafka: str
+    # A call waits at most so many seconds for Kafka's answer about topics and offsets, where it has time for more.
+    kafka_wait_s: float = 6.0
     # Where the API is served.
     listen: str = "127.0.0.1:8070"
     # The code executors, one per framework.

@@ -12,7 +12,8 @@ import grpc
 
 from headrace.artifacts import write_download
 from headrace.chunks import sha256_of
-from headrace.errors import Cancelled, DeadlineExceeded, FailedPrecondition, Unavailable
+from headrace.errors import Cancelled, FailedPrecondition
+from headrace.patience import Patience
 from headrace.v1 import error_pb2
 from headrace.v1.deployment_manager_pb2 import GetInferenceRequest
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RETRY_S = 1.0
 DOWNLOAD_TIMEOUT_S = 600.0
 
 
@@ -43,17 +43,16 @@ class Served:
 
 
 def patiently(call: Callable[[], T], stop: threading.Event) -> T:
-    """The answer of `call`, repeated while the control plane is away: it is started again by others.
+    """The answer of `call`, repeated while the control plane is away.
 
     Raises what `call` raises otherwise, and Cancelled when `stop` is set first.
     """
-    while not stop.is_set():
-        try:
-            return call()
-        except (Unavailable, DeadlineExceeded) as error:
-            log.info("the control plane is away; trying again", extra={"cause": error.message})
-            stop.wait(RETRY_S)
-    raise Cancelled(error_pb2.REASON_CANCELLED, "the replica was asked to stop")
+
+    def check() -> None:
+        if stop.is_set():
+            raise Cancelled(error_pb2.REASON_CANCELLED, "the replica was asked to stop")
+
+    return Patience(stop, check).call(call)
 
 
 def fetch_inference(channel: grpc.Channel, inference_id: int, stop: threading.Event) -> Inference:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import prometheus_client
 
 from headrace import logs
+from headrace.backoff import Backoff
 from headrace.errors import (
     Aborted,
     DeadlineExceeded,
@@ -61,7 +62,7 @@ class Recorder:
         self._dead_letter_topic = dead_letter_topic(topic)
         self._topic_id = ""
         self._ready = threading.Event()
-        self._retry_s, self._told = FIRST_RETRY_S, ""
+        self._backoff, self._told = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S), ""
 
     @property
     def ready(self) -> bool:
@@ -78,8 +79,7 @@ class Recorder:
             except HeadraceError as error:
                 self._ready.clear()
                 self._tell(error)
-                stop.wait(self._retry_s)
-                self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
+                stop.wait(self._backoff.next_s())
 
     def _follow(self, stop: threading.Event) -> None:
         ensure_topics(self._kafka, {self._topic: 1, self._dead_letter_topic: 1}, timeout_s=KAFKA_WAIT_S)
@@ -92,7 +92,8 @@ class Recorder:
             log.info("following", extra={"topic": self._topic, "positions": positions})
             while not stop.is_set():
                 self.step(follower, dead_letters)
-                self._retry_s, self._told = FIRST_RETRY_S, ""
+                self._backoff.reset()
+                self._told = ""
 
     def _present_id(self) -> str:
         return topic_ids(self._kafka, [self._topic], KAFKA_WAIT_S).get(self._topic, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -87,10 +88,16 @@ class KafkaSettings:
 
     bootstrap_servers: `host:port`, several joined by commas.
     options: librdkafka's properties; they win over our defaults.
+    longest_wait_s: an answer about topics and offsets is waited for no longer than this, whatever the caller allows.
     """
 
     bootstrap_servers: str
     options: Mapping[str, str] = field(default_factory=dict)
+    longest_wait_s: float = math.inf
+
+    def wait_s(self, allowed_s: float) -> float:
+        """How long an answer is waited for."""
+        return min(allowed_s, self.longest_wait_s)
 
     def consumer(
         self,
@@ -176,7 +183,7 @@ class LogEnds(NamedTuple):
 def await_kafka(settings: KafkaSettings, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
     """Return once the cluster answers; raise Unavailable (KAFKA_UNAVAILABLE) after `timeout_s`."""
     with kafka_errors(settings):
-        if not settings.admin().list_topics(timeout=timeout_s).brokers:
+        if not settings.admin().list_topics(timeout=settings.wait_s(timeout_s)).brokers:
             raise Unavailable(
                 error_pb2.REASON_KAFKA_UNAVAILABLE,
                 f"the Kafka cluster at {settings.bootstrap_servers} has no broker",
@@ -187,7 +194,7 @@ def await_kafka(settings: KafkaSettings, timeout_s: float = REQUEST_TIMEOUT_S) -
 def cluster_id(settings: KafkaSettings, timeout_s: float = REQUEST_TIMEOUT_S) -> str:
     """The id of the cluster that answers there; empty where it tells none. Raises Unavailable."""
     with kafka_errors(settings):
-        return settings.admin().list_topics(timeout=timeout_s).cluster_id or ""
+        return settings.admin().list_topics(timeout=settings.wait_s(timeout_s)).cluster_id or ""
 
 
 def ensure_topics(
@@ -202,7 +209,7 @@ def ensure_topics(
     """
     admin = settings.admin()  # it has to live as long as its answers are waited for
     with kafka_errors(settings):
-        known = admin.list_topics(timeout=min(timeout_s, REQUEST_TIMEOUT_S)).topics
+        known = admin.list_topics(timeout=settings.wait_s(min(timeout_s, REQUEST_TIMEOUT_S))).topics
     new = [
         NewTopic(name, num_partitions=count, config=dict(config or {}))
         for name, count in topics.items()
@@ -238,7 +245,7 @@ def _await_topic(admin: AdminClient, topic: str, deadline: float) -> None:
 def partitions_of(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> list[int]:
     """The topic's partitions in order. Raises NotFound (UNKNOWN_TOPIC) if it does not exist."""
     with kafka_errors(settings, topic=topic):
-        return _partitions(settings.admin(), topic, timeout_s)
+        return _partitions(settings.admin(), topic, settings.wait_s(timeout_s))
 
 
 def _partitions(admin: AdminClient, topic: str, timeout_s: float) -> list[int]:
@@ -261,7 +268,7 @@ _LOG_ENDS = (
 
 def log_ends(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[int, LogEnds]:
     """Where each partition of the topic begins and ends. Raises NotFound (UNKNOWN_TOPIC), Unavailable."""
-    admin = settings.admin()
+    admin, timeout_s = settings.admin(), settings.wait_s(timeout_s)
     with kafka_errors(settings, topic=topic):
         partitions = [TopicPartition(topic, number) for number in _partitions(admin, topic, timeout_s)]
         asked = [
@@ -311,7 +318,7 @@ def topic_ids(settings: KafkaSettings, topics: Iterable[str], timeout_s: float =
     names = sorted(set(topics))
     if not names:
         return {}
-    admin = settings.admin()
+    admin, timeout_s = settings.admin(), settings.wait_s(timeout_s)
     found = {}
     for name, answer in admin.describe_topics(TopicCollection(names), request_timeout=timeout_s).items():
         try:

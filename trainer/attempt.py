@@ -13,13 +13,13 @@ from google.rpc import status_pb2
 from headrace.client import connect
 from headrace.errors import HeadraceError, Internal, ResourceExhausted, from_status
 from headrace.failpoints import fail_at
+from headrace.patience import Patience
 from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_OK, EXIT_RETRY
 from headrace.v1 import deployment_pb2, error_pb2
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from trainer.ending import Ending
 from trainer.job import Job
 from trainer.journal import Journal, read_journal
-from trainer.patience import Patience
 from trainer.report import OVERTAKEN, Reporter
 from trainer.settings import TrainerSettings
 from trainer.wish import ControlPlane
@@ -103,7 +103,7 @@ class Attempt:
 
     def _failure_of_job(self, control_plane: ControlPlane, reporter: Reporter, ending: Ending) -> HeadraceError | None:
         """Why the job failed; None when it did not."""
-        patience = Patience(self._settings.patience_s, ending)
+        patience = Patience(ending.event, ending.check, self._settings.patience_s)
         try:
             Job(self._settings, control_plane, reporter, ending, patience).run()
         except Exception as error:

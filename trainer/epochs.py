@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from headrace.patience import Patience
 from headrace.v1.result_collector_pb2 import ListEpochsRequest, ListEpochsResponse
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from headrace.v1.result_pb2 import Epoch
-from trainer.patience import Patience
 from trainer.report import Reporter
 from trainer.settings import TrainerSettings
 

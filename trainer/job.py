@@ -19,6 +19,7 @@ from typing import Any
 from headrace.chunks import sha256_of
 from headrace.errors import FieldViolation, HeadraceError, InvalidArgument, ResourceExhausted, not_yet
 from headrace.failpoints import fail_at
+from headrace.patience import Patience
 from headrace.v1 import deployment_pb2, error_pb2
 from headrace.v1.result_collector_pb2 import Outcome, ReportRequest
 from headrace.v1.result_pb2 import Artifact, ConfusionMatrix, Epoch, Metrics, Progress, SplitMetrics
@@ -47,7 +48,6 @@ from trainer.data import Data, read_data
 from trainer.ending import Ending
 from trainer.epochs import EpochReports
 from trainer.journal import Journal
-from trainer.patience import Patience
 from trainer.report import Reporter
 from trainer.schema import check_takes
 from trainer.settings import TrainerSettings

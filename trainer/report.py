@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import grpc
 
+from headrace.backoff import Backoff
 from headrace.errors import (
     Aborted,
     Cancelled,
@@ -27,7 +28,6 @@ from headrace.v1.deployment_pb2 import State
 from headrace.v1.result_collector_pb2 import Outcome, ReportRequest, ReportResponse, StateChange
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from headrace.v1.result_pb2 import Epoch, Progress
-from trainer.backoff import Backoff
 from trainer.journal import Journal
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from headrace.artifacts import upload_parts
 from headrace.errors import HeadraceError
+from headrace.patience import Patience
 from headrace.v1 import error_pb2
 from headrace.v1.result_collector_pb2 import GetUploadRequest, UploadHeader
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from headrace.v1.result_pb2 import Artifact
-from trainer.patience import Patience
 
 TRIES_ON_MISMATCH = 3
 SLOWEST_BYTES_PER_S = 256 * 1024

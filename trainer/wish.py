@@ -7,6 +7,7 @@ from typing import Literal
 import grpc
 
 from headrace.errors import not_yet
+from headrace.patience import Patience
 from headrace.v1 import deployment_pb2, model_pb2
 from headrace.v1.deployment_manager_pb2 import GetDeploymentRequest
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
@@ -15,7 +16,6 @@ from headrace.v1.result_collector_pb2 import GetResultRequest
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from headrace.v1.result_pb2 import Result
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
-from trainer.patience import Patience
 
 DEFAULT_BATCH_SIZE = 32
 DEFAULT_CHECKPOINT_S = 60

@@ -24,6 +24,7 @@ from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
 from tests.control_plane.executor import ParsingExecutor
 
 NOBODY = "127.0.0.1:1"
+NOBODY_WAIT_S = 0.5
 
 
 @pytest.fixture
@@ -100,6 +101,8 @@ async def start_plane(tmp_path: Path, store: Store) -> AsyncIterator[StartPlane]
                 "tensorflow_executor": f"127.0.0.1:{executors.port}",
                 "pytorch_executor": NOBODY,
             }
+            if "kafka" not in settings:
+                defaults["kafka_wait_s"] = NOBODY_WAIT_S
             server = await stack.enter_async_context(control_plane(Settings(**(defaults | settings)), store))
             address = f"127.0.0.1:{server.port}"
             channel = await stack.enter_async_context(connect_async(address))

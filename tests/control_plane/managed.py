@@ -21,7 +21,7 @@ from headrace.v1 import code_executor_pb2
 from headrace.v1.code_executor_pb2_grpc import add_CodeExecutorServicer_to_server
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
-from tests.control_plane.conftest import NOBODY
+from tests.control_plane.conftest import NOBODY, NOBODY_WAIT_S
 from tests.control_plane.executor import ParsingExecutor
 from tests.control_plane.world import World
 
@@ -83,6 +83,7 @@ async def managed(
         settings = Settings(
             home=home,
             kafka=kafka,
+            kafka_wait_s=NOBODY_WAIT_S if kafka == NOBODY else 6.0,
             listen="127.0.0.1:0",
             tensorflow_executor=NOBODY if executor_away else f"127.0.0.1:{executors.port}",
             pytorch_executor=NOBODY,

@@ -79,7 +79,9 @@ def control_plane(
 
 
 @contextmanager
-def replica(kafka: KafkaSettings, address: str, plane: SmallControlPlane, folder: Path) -> Iterator[psutil.Popen]:
+def replica(
+    kafka: KafkaSettings, address: str, plane: SmallControlPlane, folder: Path, *, spare: bool = True
+) -> Iterator[psutil.Popen]:
     """The process of slot 0. Whatever is left of it is killed."""
     environment = {
         **os.environ,
@@ -89,6 +91,7 @@ def replica(kafka: KafkaSettings, address: str, plane: SmallControlPlane, folder
         "HEADRACE_SLOT": "0",
         "HEADRACE_ATTEMPT": "1",
         "HEADRACE_WORK_DIR": str(folder),
+        "HEADRACE_SPARE_WORKER": str(int(spare)),
     }
     process = psutil.Popen([sys.executable, "-P", "-m", "inferencer"], env=environment)
     try:
@@ -285,7 +288,7 @@ def test_records_with_named_fields_are_answered_in_the_format_that_the_inference
     with (
         served(control_plane) as address,
         TopicFollower(kafka, inference.output_topic, {}) as follower,
-        replica(kafka, address, control_plane, tmp_path),
+        replica(kafka, address, control_plane, tmp_path, spare=False),
     ):
 
         def answered() -> bool:

@@ -9,12 +9,12 @@ import pytest
 from headrace.chunks import sha256_of
 from headrace.client import connect
 from headrace.errors import Cancelled, Unavailable
+from headrace.patience import Patience
 from headrace.v1 import error_pb2
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from headrace.v1.result_pb2 import Artifact
 from tests.trainer.collector import MemoryCollector
 from trainer.ending import Ending
-from trainer.patience import Patience
 from trainer.upload import Uploader
 
 SIZE = 1_000_003
@@ -51,7 +51,7 @@ def uploading(
     with ExitStack() as stack:
         stub = ResultCollectorStub(stack.enter_context(connect(collector.address)))
         ending = stack.enter_context(Ending(stop or threading.Event()))
-        yield Uploader(stub, Patience(patience_s, ending), result_id=1, attempt=1)
+        yield Uploader(stub, Patience(ending.event, ending.check, patience_s), result_id=1, attempt=1)
 
 
 def test_an_upload_arrives_whole(collector: MemoryCollector, model: Path) -> None:
