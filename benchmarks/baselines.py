@@ -41,22 +41,27 @@ model = Network()
 """
 
 
-def fit_keras(folder: str, batch_size: str, epochs: str) -> float:
-    """Seconds of `Model.fit` on arrays in memory."""
+def fit_keras(folder: str, batch_size: str, epochs: str, steps: str) -> float:
+    """Seconds of `Model.fit` on arrays in memory; with `steps` an epoch is so many, of data that repeat."""
     import numpy as np
     import tensorflow as tf
 
     names: dict[str, Any] = {"tf": tf}
-    exec(KERAS_MODEL, names)
+    exec((Path(folder) / "tensorflow.code").read_text(), names)
     samples = np.load(Path(folder) / "samples.npy")
     labels = np.load(Path(folder) / "labels.npy")
     started = time.perf_counter()
-    names["model"].fit(samples, labels, batch_size=int(batch_size), epochs=int(epochs), verbose=0)
+    if int(steps):
+        data = tf.data.Dataset.from_tensor_slices((samples, labels)).shuffle(len(samples)).repeat()
+        data = data.batch(int(batch_size)).prefetch(tf.data.AUTOTUNE)
+        names["model"].fit(data, steps_per_epoch=int(steps), epochs=int(epochs), verbose=0)
+    else:
+        names["model"].fit(samples, labels, batch_size=int(batch_size), epochs=int(epochs), verbose=0)
     return time.perf_counter() - started
 
 
-def fit_torch(folder: str, batch_size: str, epochs: str) -> float:
-    """Seconds of an Ignite trainer over a DataLoader on tensors in memory."""
+def fit_torch(folder: str, batch_size: str, epochs: str, steps: str) -> float:
+    """Seconds of an Ignite trainer over a DataLoader on tensors in memory; with `steps` an epoch is so many."""
     import numpy as np
     import torch
     from ignite.engine import Engine, create_supervised_trainer
@@ -65,7 +70,7 @@ def fit_torch(folder: str, batch_size: str, epochs: str) -> float:
     from torch.utils.data import DataLoader, TensorDataset
 
     names: dict[str, Any] = {"torch": torch, "nn": nn, "Accuracy": Accuracy, "Loss": Loss}
-    exec(TORCH_MODEL, names)
+    exec((Path(folder) / "pytorch.code").read_text(), names)
     model = names["model"]
     samples = torch.from_numpy(np.load(Path(folder) / "samples.npy")).float()
     labels = torch.from_numpy(np.load(Path(folder) / "labels.npy")).long()
@@ -79,7 +84,7 @@ def fit_torch(folder: str, batch_size: str, epochs: str) -> float:
     )
     for name, metric in model.metrics().items():
         metric.attach(trainer, name)
-    trainer.run(loader, max_epochs=int(epochs))
+    trainer.run(loader, max_epochs=int(epochs), epoch_length=int(steps) or None)
     return time.perf_counter() - started
 
 

@@ -127,10 +127,11 @@ def trained(kafka: KafkaSettings, channel: grpc.Channel, name: str) -> result_pb
     samples = np.random.default_rng(0).integers(0, 256, (200, 28, 28), dtype=np.uint8)
     with RawSink(kafka.bootstrap_servers, f"train-{unique}", deployment.id) as sink:
         sink.send_batch(samples, np.arange(200, dtype=np.uint8) % 10)
-    return _await_result(channel, deployment.result_ids[0])
+    return await_result(channel, deployment.result_ids[0])
 
 
-def _await_result(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
+def await_result(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
+    """The result once it is FINISHED."""
     deadline = time.monotonic() + LIMIT_S
     request = result_collector_pb2.GetResultRequest(id=result_id)
     while time.monotonic() < deadline:
