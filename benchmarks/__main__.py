@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import decoding, inference, reading, sending, training
+from benchmarks import answer_times, decoding, inference, reading, replicas, sending, training
 from benchmarks.report import RESULTS, Ratio, keep
 from cli.broker import Broker
 from streams.kafka import KafkaSettings
@@ -23,6 +23,9 @@ BENCHMARKS: dict[str, Callable[[], list[Ratio]]] = {
     "sending": lambda: with_broker(sending.measure),
     "training": training.measure,
     "inference": inference.measure,
+    "inference-small": inference.measure_small,
+    "answer-times": answer_times.measure,
+    "replicas": replicas.measure,
 }
 
 
