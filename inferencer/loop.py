@@ -85,6 +85,14 @@ class Batch:
     """The rows that were decoded."""
 
 
+class WaitBrokenError(Exception):
+    """What ends the replica while it waits for answers: no HeadraceError, which the model would take for its own."""
+
+    def __init__(self, cause: HeadraceError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 class BatchModel(Protocol):
     """Answers one batch at a time; between the two calls the loop reads the next one."""
 
@@ -245,7 +253,7 @@ class Loop:
         if len(batch.asked):
             self._alive_until = time.monotonic() + KEEP_ALIVE_S
             with phase("predict"):
-                answered = self._model.predictor.answer(self._while_waiting)
+                answered = self._await_answers()
             answers.update(zip(batch.asked.tolist(), answered, strict=True))
         self._asked = None
         return batch, answers
@@ -261,13 +269,24 @@ class Loop:
             self._produce(batch, answers)
         fail_at("after_produce")
 
+    def _await_answers(self) -> Answers:
+        try:
+            return self._model.predictor.answer(self._while_waiting)
+        except WaitBrokenError as broken:
+            raise broken.cause from broken
+
     def _while_waiting(self) -> None:
         """A slow model must neither keep the answers of the batch before in an open transaction, nor have the group
         take the replica for dead.
         """
-        self._commit_if_due()
-        if time.monotonic() < self._alive_until:
-            return
+        try:
+            self._commit_if_due()
+            if time.monotonic() >= self._alive_until:
+                self._keep_alive()
+        except HeadraceError as error:
+            raise WaitBrokenError(error) from error
+
+    def _keep_alive(self) -> None:
         self._alive_until = time.monotonic() + KEEP_ALIVE_S
         self._reader.pause()
         self._reader.keep_alive()
