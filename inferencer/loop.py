@@ -270,8 +270,19 @@ class Loop:
                 answer = Refusal(error.reason, error.message)
         self._counts.refusals += 1
         if route.on_error == inference_pb2.ERROR_POLICY_DEAD_LETTER:
-            headers = dead_letter_headers(copied, self._model.label, source, answer)
-            self._send(route.dead_letters, question, partition, question.value(), headers)
+            self._send_dead_letter(question, partition, source, answer)
+
+    def _send_dead_letter(self, question: Message, partition: int, source: bytes, refusal: Refusal) -> None:
+        """The whole question; of one that would be too large, with the headers that are added, as much as may be."""
+        target, copied = self._route.dead_letters, headers_of(question)
+        forms = ((question.key(), question.value(), copied), (question.key(), None, copied), (None, None, None))
+        for key, value, kept in forms:
+            headers = dead_letter_headers(kept, self._model.label, source, refusal)
+            try:
+                self._delivery.produce(target.topic, key, value, headers, partition % target.partitions)
+                return
+            except InvalidArgument as error:
+                refusal = Refusal(refusal.reason, f"{refusal.message}; cut, its source has all of it: {error.message}")
 
     def _send(
         self, target: Target, question: Message, partition: int, value: bytes | None, headers: list[Header]
