@@ -76,7 +76,7 @@ SCENARIOS = {
     "auto_commit": Scenario("lost", "after_predict:exit@3", seconds=0.2),
 }
 # The others take as long, but the time of everyday tests is short.
-QUICK = ("commit_before_produce", "no_rewind", "dead_letters_apart", "random_transactional_id")
+QUICK = ("commit_before_produce", "no_rewind", "dead_letters_apart")
 
 
 def run(kafka: KafkaSettings, folder: Path, scenario: Scenario, planted: str) -> Verdict:
