@@ -338,15 +338,21 @@ class Loop:
     def _send_dead_letters(
         self, questions: Sequence[Message], places: Sequence[Place], refused: Mapping[int, Refusal]
     ) -> None:
-        target, model = self._route.dead_letters, self._model.label
-        if not refused or self._route.on_error != inference_pb2.ERROR_POLICY_DEAD_LETTER:
-            return
-        records = []
-        for index in sorted(refused):
-            question, place = questions[index], places[index]
-            headers = dead_letter_headers(headers_of(question), model, self._source(place), refused[index])
-            records.append((question.value(), question.key(), place[0] % target.partitions, headers))
-        self._delivery.produce(target.topic, records)
+        if self._route.on_error == inference_pb2.ERROR_POLICY_DEAD_LETTER:
+            for index in sorted(refused):
+                self._send_dead_letter(questions[index], places[index], refused[index])
+
+    def _send_dead_letter(self, question: Message, place: Place, refusal: Refusal) -> None:
+        """The whole question; of one that would be too large, with the headers that are added, as much as may be."""
+        target, copied = self._route.dead_letters, headers_of(question)
+        forms = ((question.key(), question.value(), copied), (question.key(), None, copied), (None, None, None))
+        for key, value, kept in forms:
+            headers = dead_letter_headers(kept, self._model.label, self._source(place), refusal)
+            record = (value, key, place[0] % target.partitions, headers)
+            error = self._delivery.produce(target.topic, [record]).get(0)
+            if error is None:
+                return
+            refusal = Refusal(refusal.reason, f"{refusal.message}; cut, its source has all of it: {error.message}")
 
     def _source(self, place: Place) -> bytes:
         return b"%s/%d/%d" % (self._input_topic, *place)

@@ -3,7 +3,6 @@
 They reach into what is private: that is where such bugs are made.
 """
 
-import struct
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -99,8 +98,9 @@ def unfenced() -> None:
     send = TransactionalWriter.send_offsets
 
     def planted(self: TransactionalWriter, topic: str, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
-        nobody = b"CGMDv2:" + struct.pack("<i", -1) + metadata.group_id.encode() + b"\0\0\0"
-        send(self, topic, positions, GroupMetadata(nobody, metadata.group_id, -1, ""))
+        nobody = self._kafka.consumer({"group.id": metadata.group_id})
+        send(self, topic, positions, GroupMetadata.parse(nobody.consumer_group_metadata()))
+        nobody.close()
 
     GroupMetadata.is_member = property(lambda self: True)  # type: ignore[method-assign, assignment]
     TransactionalWriter.send_offsets = planted  # type: ignore[method-assign]
