@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from control_plane.store.connections import database
-from control_plane.store.tables import TABLES, AliasPeriodRow
+from control_plane.store.tables import TABLES, AliasPeriodRow, KafkaClusterRow
 from headrace.errors import FailedPrecondition
 from headrace.v1 import error_pb2
 
@@ -52,6 +52,11 @@ def _keep_where_attempts_began() -> None:
     _run("ALTER TABLE result ADD COLUMN best_step INTEGER NOT NULL DEFAULT 0")
 
 
+def _name_kafka_clusters() -> None:
+    """7: inferences may read and write other Kafka clusters than the platform's."""
+    database.create_tables([KafkaClusterRow])
+
+
 def _run(statement: str) -> None:
     database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
@@ -63,6 +68,7 @@ UPGRADES: tuple[Callable[[], None], ...] = (
     _keep_what_is_trained_again,
     _keep_refused_announcements,
     _keep_where_attempts_began,
+    _name_kafka_clusters,
 )
 
 VERSION = 1 + len(UPGRADES)
