@@ -375,10 +375,16 @@ async def test_a_replica_reports_and_learns_the_wish(offline: Managed, store: St
     assert answer.time.seconds > 0
     (first, _) = (await get(offline, one.id)).replica_states
     assert (first.lag, list(first.partitions), first.state) == (7, [0, 1], inference_pb2.INFERENCE_STATE_RUNNING)
+    assert (first.live, first.ready) == (True, False)
+    await report(attempt, ready=True)
+    assert (await get(offline, one.id)).replica_states[0].ready
     store.write_now(lambda: inferences.start_replica(one.id, 0))
     with pytest.raises(FailedPrecondition) as fenced:
         await report(attempt)
     assert fenced.value.reason == error_pb2.REASON_FENCED
+    # The process that replaces it has not reported yet.
+    first = (await get(offline, one.id)).replica_states[0]
+    assert (first.live, first.ready) == (False, False)
 
 
 async def test_an_inference_is_stopped_and_deleted_with_its_logs(tmp_path: Path, store: Store) -> None:
