@@ -27,6 +27,7 @@ ALTER TABLE deployment DROP COLUMN from_result_id;
 ALTER TABLE deployment DROP COLUMN stream_pb;
 ALTER TABLE deployment DROP COLUMN refused_pb;
 ALTER TABLE result DROP COLUMN best_step;
+DROP TABLE kafka_cluster;
 PRAGMA user_version = 1;
 """
 
