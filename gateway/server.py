@@ -151,7 +151,9 @@ class Api:
         message = await _maybe_in_thread(len(body), lambda: transcode.request_message(match, query, body))
         if match.route.streams:
             return await self._stream(request, match.route, message, timeout_s)
-        return await _unary_response(await self._backend.call(match.route, message, timeout_s))
+        return await _unary_response(
+            await self._backend.call(match.route, message, timeout_s, requests.trace_of(request))
+        )
 
     async def _stream(self, request: Request, route: routes.Route, message: Message, timeout_s: float) -> Response:
         as_events = events.EVENT_STREAM in request.headers.get("accept", "") and not route.returns_bytes

@@ -23,6 +23,7 @@ from control_plane.store.tables import (
     DeploymentRow,
     EventRow,
     InferenceRow,
+    KafkaClusterRow,
     ModelRow,
     ReplicaRow,
     ResultRow,
@@ -272,6 +273,13 @@ def inference_message(
     message.model_id = row.model_id or 0
     message.alias = row.alias_name
     message.replicas = row.replicas
+    return message
+
+
+def kafka_cluster_message(row: KafkaClusterRow) -> deployment_pb2.KafkaCluster:
+    message = parse(deployment_pb2.KafkaCluster, row.cluster_pb)
+    message.id, message.name = row.id, row.name
+    message.create_time.CopyFrom(timestamp(row.create_time) or timestamp_pb2.Timestamp())
     return message
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from control_plane.store.connections import database
-from control_plane.store.tables import TABLES, AliasPeriodRow
+from control_plane.store.tables import TABLES, AliasPeriodRow, KafkaClusterRow
 from headrace.errors import FailedPrecondition
 from headrace.v1 import error_pb2
 
@@ -62,6 +62,11 @@ def _keep_allowed_topics() -> None:
     _run("ALTER TABLE deployment ADD COLUMN allowed_topics TEXT NOT NULL DEFAULT ''")
 
 
+def _name_kafka_clusters() -> None:
+    """9: inferences may read and write other Kafka clusters than the platform's."""
+    database.create_tables([KafkaClusterRow])
+
+
 def _run(statement: str) -> None:
     database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
@@ -75,6 +80,7 @@ UPGRADES: tuple[Callable[[], None], ...] = (
     _keep_where_attempts_began,
     _keep_curves,
     _keep_allowed_topics,
+    _name_kafka_clusters,
 )
 
 VERSION = 1 + len(UPGRADES)

@@ -29,6 +29,7 @@ ALTER TABLE deployment DROP COLUMN refused_pb;
 ALTER TABLE deployment DROP COLUMN allowed_topics;
 ALTER TABLE result DROP COLUMN best_step;
 ALTER TABLE result DROP COLUMN curves_pb;
+DROP TABLE kafka_cluster;
 PRAGMA user_version = 1;
 """
 
