@@ -1,11 +1,13 @@
 """Answers on another Kafka cluster than their questions: no transaction spans both, so a crash may repeat answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from inferencer.delivery import AtLeastOnce, Headers
+from headrace.errors import InvalidArgument
+from inferencer.delivery import AtLeastOnce
 from streams.group import GroupMetadata, GroupReader
 from streams.kafka import KafkaSettings
+from streams.writer import SentRecord
 
 
 class Nowhere:
@@ -33,10 +35,10 @@ class AcrossClusters:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def produce(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int) -> None:
+    def produce(self, topic: str, records: Sequence[SentRecord]) -> dict[int, InvalidArgument]:
         """See Delivery."""
         delivery = self._there if topic == self._output_topic else self._here
-        delivery.produce(topic, key, value, headers, partition)
+        return delivery.produce(topic, records)
 
     def commit(self, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
         """See Delivery."""
