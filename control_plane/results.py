@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import dropwhile, groupby
 from typing import Any
@@ -16,17 +16,15 @@ from google.protobuf import empty_pb2
 from control_plane.artifacts import ArtifactStore, Upload
 from control_plane.bundle import bundle, bundle_name
 from control_plane.comparison import compared
-from control_plane.confusion_picture import confusion_png
-from control_plane.curve_pictures import residuals_png, roc_png
 from control_plane.events import QUEUE_LENGTH, Follower, Watchers
 from control_plane.exports import Exports
 from control_plane.listing import newest_first, position
+from control_plane.pictures import draw_confusion, draw_residuals, draw_roc
 from control_plane.queue import Queue
 from control_plane.store import Kind, Store, deployments, reports, results, states
 from control_plane.validation import refuse
 from headrace import pages
 from headrace.errors import (
-    FailedPrecondition,
     FieldViolation,
     InvalidArgument,
     NotFound,
@@ -232,30 +230,19 @@ class ResultCollector(ResultCollectorServicer):
     async def RenderConfusionMatrix(
         self, request: result_collector_pb2.RenderConfusionMatrixRequest, context: Any
     ) -> httpbody_pb2.HttpBody:
-        result = await self._store.read(lambda: results.get(request.result_id))
-        matrix = result.confusion_matrix
-        if not matrix.labels:
-            raise _no_confusion_matrix(result)
-        title = _picture_title(result, "confusion matrix", "test" if result.split_sizes.test else "validation")
-        png = await asyncio.to_thread(confusion_png, title, matrix.labels, matrix.counts)
-        return httpbody_pb2.HttpBody(content_type="image/png", data=png)
+        return await self._picture(request.result_id, draw_confusion)
 
     async def RenderRoc(self, request: result_collector_pb2.RenderRocRequest, context: Any) -> httpbody_pb2.HttpBody:
-        result = await self._store.read(lambda: results.get(request.result_id))
-        if not result.roc.curves:
-            raise _no_curves(result, "ROC curve", "a classifier")
-        png = await asyncio.to_thread(roc_png, _picture_title(result, "ROC", result.roc.split), result.roc)
-        return httpbody_pb2.HttpBody(content_type="image/png", data=png)
+        return await self._picture(request.result_id, draw_roc)
 
     async def RenderResiduals(
         self, request: result_collector_pb2.RenderResidualsRequest, context: Any
     ) -> httpbody_pb2.HttpBody:
-        result = await self._store.read(lambda: results.get(request.result_id))
-        if not result.residuals.outputs:
-            raise _no_curves(result, "residuals", "a regression")
-        title = _picture_title(result, "residuals", result.residuals.split)
-        png = await asyncio.to_thread(residuals_png, title, result.residuals)
-        return httpbody_pb2.HttpBody(content_type="image/png", data=png)
+        return await self._picture(request.result_id, draw_residuals)
+
+    async def _picture(self, result_id: int, draw: Callable[[result_pb2.Result], bytes]) -> httpbody_pb2.HttpBody:
+        result = await self._store.read(lambda: results.get(result_id))
+        return httpbody_pb2.HttpBody(content_type="image/png", data=await asyncio.to_thread(draw, result))
 
     async def _watch(self, request: result_collector_pb2.WatchResultsRequest) -> _Watch:
         if bool(request.result_id) == bool(request.deployment_id):
@@ -500,44 +487,6 @@ def _bad_curves(outcome: result_collector_pb2.Outcome) -> list[FieldViolation]:
         return []
     rule = f"may have {MAX_CURVE_NUMBERS} numbers in all, and curves as many rates of the one kind as of the other"
     return [FieldViolation("outcome", f"roc and residuals {rule}")]
-
-
-def _no_confusion_matrix(result: result_pb2.Result) -> FailedPrecondition:
-    if not result.settings.confusion_matrix:
-        why = "it was not asked to count one: train with settings.confusion_matrix (--confusion-matrix)"
-    elif not states.is_final(result.state):
-        why = f"it is {states.state_name(result.state)}, and one is counted when it evaluates"
-    elif result.state != deployment_pb2.STATE_FINISHED:
-        why = f"it is {states.state_name(result.state)}"
-    else:
-        why = "one is counted of a classifier, where the stream's test_rate or validation_rate keeps records for it"
-    return FailedPrecondition(
-        error_pb2.REASON_WRONG_STATE,
-        f"the result {result.id} has no confusion matrix; {why}",
-        resource="result",
-        id=result.id,
-        state=states.state_name(result.state),
-        confusion_matrix=result.settings.confusion_matrix,
-    )
-
-
-def _no_curves(result: result_pb2.Result, what: str, kind: str) -> FailedPrecondition:
-    if not states.is_final(result.state):
-        why = f"it is {states.state_name(result.state)}, and answers are judged when it evaluates"
-    else:
-        why = f"there is one of {kind} with one label per row, where the stream's test_rate keeps records for it"
-    return FailedPrecondition(
-        error_pb2.REASON_WRONG_STATE,
-        f"the result {result.id} has no {what}; {why}",
-        resource="result",
-        id=result.id,
-        state=states.state_name(result.state),
-    )
-
-
-def _picture_title(result: result_pb2.Result, what: str, split: str) -> str:
-    version = f", version {result.version}" if result.version else f" (result {result.id})"
-    return f"{result.model_name}{version}: {what} on the {split} split"
 
 
 def _check_may_upload(header: result_collector_pb2.UploadHeader) -> None:

@@ -23,7 +23,7 @@ from sandbox.session import FitJob, WorkerSession
 from streams.codecs import Field, Spec
 from tests.frameworks.conftest import Bench
 from tests.frameworks.data import job, write
-from tests.frameworks.models import KERAS, Models
+from tests.frameworks.models import KERAS, TORCH, Models
 from tests.trainer import digits as of_digits
 
 CODE = {"tensorflow": of_digits.KERAS, "pytorch": of_digits.TORCH}
@@ -291,3 +291,14 @@ def test_several_inputs_are_calibrated_with_the_fields_of_their_names(
     run = Interpreter(str(tmp_path / "model.int8.tflite")).get_signature_runner()
     (answers,) = run(left=rows[:, 3:], right=rows[:, :3]).values()
     np.testing.assert_allclose(answers, wanted, atol=0.05)
+
+
+def test_without_its_library_onnx_says_what_to_install(tmp_path: Path) -> None:
+    code = f"import sys\nsys.modules['onnxscript'] = None\n{TORCH.classifier}"
+    with WorkerSession.start("pytorch", folder=tmp_path / "worker") as worker:
+        signature = worker.build("", code).signature
+        with pytest.raises(HeadraceError) as caught:
+            worker.export(ExportJob("onnx", tmp_path / "model.onnx", signature))
+        assert caught.value.reason_name == "NOT_INSTALLED"
+        assert caught.value.metadata["command"] == "pip install 'headrace[export]'"
+        worker.export(ExportJob("exported_program", tmp_path / "model.pt2", signature))
