@@ -5,7 +5,19 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import decoding, inference, reading, sending, training
+from benchmarks import (
+    answer_times,
+    decoding,
+    deployment,
+    inference,
+    large,
+    paper,
+    reading,
+    replicas,
+    reports,
+    sending,
+    training,
+)
 from benchmarks.peers.measure import measure as measure_peers
 from benchmarks.report import RESULTS, Ratio, keep
 from cli.broker import Broker
@@ -23,7 +35,14 @@ BENCHMARKS: dict[str, Callable[[], list[Ratio]]] = {
     "reading": lambda: with_broker(reading.measure),
     "sending": lambda: with_broker(sending.measure),
     "training": training.measure,
+    "deployment": deployment.measure,
+    "paper": paper.measure,
+    "large": large.measure,
+    "reports": reports.measure,
     "inference": inference.measure,
+    "inference-small": inference.measure_small,
+    "answer-times": answer_times.measure,
+    "replicas": replicas.measure,
     "peers": measure_peers,
 }
 

@@ -5,6 +5,7 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +41,42 @@ class Network(nn.Module):
 model = Network()
 """
 
+SMALL_KERAS = """
+model = tf.keras.Sequential([
+    tf.keras.Input(shape=(4,)),
+    tf.keras.layers.Dense(16, activation="relu"),
+    tf.keras.layers.Dense(3, activation="softmax"),
+])
+model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+"""
 
-def fit_keras(folder: str, batch_size: str, epochs: str) -> float:
-    """Seconds of `Model.fit` on arrays in memory."""
+SMALL_TORCH = TORCH_MODEL.replace(
+    "nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 128), nn.ReLU(), nn.Linear(128, 10))",
+    "nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))",
+)
+
+
+def fit_keras(folder: str, batch_size: str, epochs: str, steps: str) -> float:
+    """Seconds of `Model.fit` on arrays in memory; with `steps` an epoch is so many, of data that repeat."""
     import numpy as np
     import tensorflow as tf
 
     names: dict[str, Any] = {"tf": tf}
-    exec(KERAS_MODEL, names)
+    exec((Path(folder) / "tensorflow.code").read_text(), names)
     samples = np.load(Path(folder) / "samples.npy")
     labels = np.load(Path(folder) / "labels.npy")
     started = time.perf_counter()
-    names["model"].fit(samples, labels, batch_size=int(batch_size), epochs=int(epochs), verbose=0)
+    if int(steps):
+        data = tf.data.Dataset.from_tensor_slices((samples, labels)).shuffle(len(samples)).repeat()
+        data = data.batch(int(batch_size)).prefetch(tf.data.AUTOTUNE)
+        names["model"].fit(data, steps_per_epoch=int(steps), epochs=int(epochs), verbose=0)
+    else:
+        names["model"].fit(samples, labels, batch_size=int(batch_size), epochs=int(epochs), verbose=0)
     return time.perf_counter() - started
 
 
-def fit_torch(folder: str, batch_size: str, epochs: str) -> float:
-    """Seconds of an Ignite trainer over a DataLoader on tensors in memory."""
+def fit_torch(folder: str, batch_size: str, epochs: str, steps: str) -> float:
+    """Seconds of an Ignite trainer over a DataLoader on tensors in memory; with `steps` an epoch is so many."""
     import numpy as np
     import torch
     from ignite.engine import Engine, create_supervised_trainer
@@ -65,7 +85,7 @@ def fit_torch(folder: str, batch_size: str, epochs: str) -> float:
     from torch.utils.data import DataLoader, TensorDataset
 
     names: dict[str, Any] = {"torch": torch, "nn": nn, "Accuracy": Accuracy, "Loss": Loss}
-    exec(TORCH_MODEL, names)
+    exec((Path(folder) / "pytorch.code").read_text(), names)
     model = names["model"]
     samples = torch.from_numpy(np.load(Path(folder) / "samples.npy")).float()
     labels = torch.from_numpy(np.load(Path(folder) / "labels.npy")).long()
@@ -79,47 +99,67 @@ def fit_torch(folder: str, batch_size: str, epochs: str) -> float:
     )
     for name, metric in model.metrics().items():
         metric.attach(trainer, name)
-    trainer.run(loader, max_epochs=int(epochs))
+    trainer.run(loader, max_epochs=int(epochs), epoch_length=int(steps) or None)
     return time.perf_counter() - started
 
 
-def predict_keras(bootstrap: str, source: str, target: str, rows: str, weights: str) -> float:
+def predict_keras(*arguments: str) -> float:
     """Rows per second of a bare consume–predict–produce loop with a Keras model."""
+    return _predict_keras(KERAS_MODEL, "uint8", (28, 28), arguments)
+
+
+def predict_small_keras(*arguments: str) -> float:
+    """The same with rows of four numbers."""
+    return _predict_keras(SMALL_KERAS, "float32", (4,), arguments)
+
+
+def predict_torch(*arguments: str) -> float:
+    """Rows per second of a bare consume–predict–produce loop with a PyTorch model."""
+    return _predict_torch(TORCH_MODEL, "uint8", (28, 28), arguments)
+
+
+def predict_small_torch(*arguments: str) -> float:
+    """The same with rows of four numbers."""
+    return _predict_torch(SMALL_TORCH, "float32", (4,), arguments)
+
+
+def _predict_keras(code: str, dtype: str, shape: tuple[int, ...], arguments: Sequence[str]) -> float:
     import tensorflow as tf
 
     names: dict[str, Any] = {"tf": tf}
-    exec(KERAS_MODEL, names)
+    exec(code, names)
     model = names["model"]
-    model.load_weights(weights)
-    call = tf.function(lambda x: model(x, training=False), input_signature=[tf.TensorSpec((None, 28, 28), tf.uint8)])
-    return _predict_loop(bootstrap, source, target, int(rows), lambda batch: call(batch).numpy())
+    model.load_weights(arguments[-1])
+    call = tf.function(lambda x: model(x, training=False), input_signature=[tf.TensorSpec((None, *shape), dtype)])
+    return _predict_loop(arguments, dtype, shape, lambda batch: call(batch).numpy())
 
 
-def predict_torch(bootstrap: str, source: str, target: str, rows: str, weights: str) -> float:
-    """Rows per second of a bare consume–predict–produce loop with a PyTorch model."""
+def _predict_torch(code: str, dtype: str, shape: tuple[int, ...], arguments: Sequence[str]) -> float:
     import torch
     from ignite.metrics import Accuracy, Loss
     from safetensors.torch import load_file
     from torch import nn
 
     names: dict[str, Any] = {"torch": torch, "nn": nn, "Accuracy": Accuracy, "Loss": Loss}
-    exec(TORCH_MODEL, names)
+    exec(code, names)
     model = names["model"].eval()
-    model.load_state_dict(load_file(weights))
+    model.load_state_dict(load_file(arguments[-1]))
 
     def predict(batch: Any) -> Any:
         with torch.inference_mode():
             return model(torch.from_numpy(batch).float()).numpy()
 
-    return _predict_loop(bootstrap, source, target, int(rows), predict)
+    return _predict_loop(arguments, dtype, shape, predict)
 
 
-def _predict_loop(bootstrap: str, source: str, target: str, rows: int, predict: Any) -> float:
+def _predict_loop(arguments: Sequence[str], dtype: str, shape: tuple[int, ...], predict: Any) -> float:
+    """Arguments: bootstrap servers, topic of the questions, topic of the answers, rows, file of the weights."""
     import numpy as np
     import orjson
     from confluent_kafka import Consumer, Producer
 
-    predict(np.zeros((256, 28, 28), np.uint8))
+    bootstrap, source, target, rows = *arguments[:3], int(arguments[3])
+    predict(np.zeros((256, *shape), dtype))
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -137,7 +177,7 @@ def _predict_loop(bootstrap: str, source: str, target: str, rows: int, predict: 
         if not messages:
             continue
         first = first or time.perf_counter()
-        batch = np.frombuffer(b"".join(m.value() or b"" for m in messages), np.uint8).reshape(-1, 28, 28)
+        batch = np.frombuffer(b"".join(m.value() or b"" for m in messages), dtype).reshape(-1, *shape)
         for message, values in zip(messages, predict(batch), strict=True):
             value = orjson.dumps({"values": values}, option=orjson.OPT_SERIALIZE_NUMPY)
             while True:
@@ -159,7 +199,8 @@ def _predict_loop(bootstrap: str, source: str, target: str, rows: int, predict: 
 def main() -> None:
     """Runs the named baseline and prints its number."""
     name, *arguments = sys.argv[1:]
-    baselines = {f.__name__: f for f in (fit_keras, fit_torch, predict_keras, predict_torch)}
+    predicting = (predict_keras, predict_small_keras, predict_torch, predict_small_torch)
+    baselines = {f.__name__: f for f in (fit_keras, fit_torch, *predicting)}
     print(json.dumps(baselines[name](*arguments)))
 
 

@@ -62,6 +62,10 @@ def train(  # noqa: PLR0913 - an option each
     deadline_s: Annotated[
         float, typer.Option("--deadline", min=0, max=MAX_SECONDS, callback=finite, help="Fail after so many seconds.")
     ] = 0.0,
+    allowed_topics: Annotated[
+        list[str] | None,
+        typer.Option("--allow-topic", help="Refuse announcements of other topics; may be repeated."),
+    ] = None,
     description: Annotated[str, typer.Option("--description", help="For people.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Show it live until it ends; exit code 1 if it fails.")] = False,
     as_json: Json = False,
@@ -84,7 +88,9 @@ def train(  # noqa: PLR0913 - an option each
     )
     if deadline_s:
         settings.deadline.FromNanoseconds(round(deadline_s * 1e9))
-    wish = deployment_pb2.Deployment(stream_id=stream, from_result_id=from_result, description=description)
+    wish = deployment_pb2.Deployment(
+        stream_id=stream, from_result_id=from_result, description=description, allowed_topics=allowed_topics or ()
+    )
     _check_says_once(configuration, settings, wish)
     with control_plane() as channel:
         if not from_result:
@@ -119,7 +125,7 @@ def _check_says_once(
     if not wish.from_result_id:
         if not configuration:
             raise typer.BadParameter("name a CONFIGURATION, or a result with --from-result")
-    elif configuration or wish.stream_id or settings != nothing:
+    elif configuration or wish.stream_id or wish.allowed_topics or settings != nothing:
         raise typer.BadParameter(
             "--from-result says what to train, how and on what: only --description, --wait and --json go with it"
         )
@@ -216,6 +222,7 @@ def show(deployment: Id, as_json: Json = False) -> None:
         "why": output.error_line(found.error),
         "queue": found.queue_message,
         "stream": found.stream_id or (f"that of result {again}" if again else "waits for one"),
+        "takes only": ", ".join(found.allowed_topics),
         "refused": output.refused_line(found.refused_announcement),
         "trains again": f"result {again}" if again else "",
         "settings": output.settings_lines(found.settings),

@@ -45,7 +45,12 @@ def infer(  # noqa: PLR0913 - an option each
     output_topic: Annotated[str, typer.Option("--output-topic", "-o", help="Answers go here.")],
     replicas: Annotated[int, count_option("--replicas", "-r", help="Processes.", min=1)] = 1,
     name: Annotated[str, typer.Option("--name", help="Default: made of the model's name and version.")] = "",
-    guarantee: Annotated[str, typer.Option("--guarantee", help="exactly-once or at-least-once.")] = "exactly-once",
+    guarantee: Annotated[
+        str,
+        typer.Option(
+            "--guarantee", help="exactly-once (default) or at-least-once (default where the clusters are different)."
+        ),
+    ] = "",
     start: Annotated[str, typer.Option("--start", help="committed, earliest or latest.")] = "committed",
     on_error: Annotated[str, typer.Option("--on-error", help="dead-letter, skip or stop.")] = "dead-letter",
     output_format: Annotated[str, typer.Option("--output-format", help="json, raw, avro or protobuf.")] = "json",
@@ -53,6 +58,8 @@ def infer(  # noqa: PLR0913 - an option each
         str, typer.Option("--labels", help="Names of the classes, joined by commas: answers tell the best one.")
     ] = "",
     max_rows: Annotated[int, count_option("--max-rows", help="Rows of a batch. 0: adapts.")] = 0,
+    input_cluster: Annotated[str, typer.Option("--input-cluster", help="A name of `headrace kafka-cluster`.")] = "",
+    output_cluster: Annotated[str, typer.Option("--output-cluster", help="The same, of the answers.")] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when all replicas run.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -62,7 +69,9 @@ def infer(  # noqa: PLR0913 - an option each
         replicas=replicas,
         input_topic=input_topic,
         output_topic=output_topic,
-        guarantee=chosen(GUARANTEES, guarantee, "--guarantee"),
+        guarantee=chosen(GUARANTEES, guarantee, "--guarantee") if guarantee else None,
+        input_kafka_cluster=input_cluster,
+        output_kafka_cluster=output_cluster,
         start=chosen(STARTS, start, "--start"),
         on_error=chosen(ERROR_POLICIES, on_error, "--on-error"),
         batch=inference_pb2.BatchSettings(max_rows=max_rows),
@@ -72,6 +81,7 @@ def infer(  # noqa: PLR0913 - an option each
     with control_plane() as channel:
         set_source(channel, inference, result)
         created = create_inference(channel, inference)
+        _warn(created)
         if wait:
             with output.errors.status("Starting the replicas"):
                 created = await_running(channel, created.id)
@@ -147,9 +157,10 @@ def show(name: Name, as_json: Json = False) -> None:
         "model": f"{found.model_name}, version {found.model_version} (result {found.result_id})",
         "state": output.styled_state(output.inference_state_name(found.state)),
         "why": output.error_line(found.error),
-        "input": found.input_topic,
-        "output": found.output_topic,
+        "input": _place(found.input_topic, found.input_kafka_cluster),
+        "output": _place(found.output_topic, found.output_kafka_cluster),
         "answers": _answers(found),
+        "warnings": "\n".join(found.warnings),
         "guarantee": inference_pb2.Guarantee.Name(found.guarantee).removeprefix("GUARANTEE_").lower().replace("_", "-"),
         "created": output.ago(found.create_time),
         "page": f"{gateway_url()}/inferences/{found.id}",
@@ -158,6 +169,7 @@ def show(name: Name, as_json: Json = False) -> None:
         [
             "#replica",
             "state",
+            "ready",
             "partitions",
             "#lag",
             "#rows/s",
@@ -187,6 +199,7 @@ def scale(
             inference=inference_pb2.Inference(id=found.id, replicas=replicas), update_mask={"paths": ["replicas"]}
         )
         updated = DeploymentManagerStub(channel).UpdateInference(request, timeout=TIMEOUT_S)
+    _warn(updated)
     if as_json:
         output.print_json(updated)
         return
@@ -313,6 +326,15 @@ def _row(found: inference_pb2.Inference) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def _warn(inference: inference_pb2.Inference) -> None:
+    for warning in inference.warnings:
+        output.errors.print(f"Mind: {warning}")
+
+
+def _place(topic: str, cluster: str) -> str:
+    return f"{topic} on {cluster}" if cluster else topic
+
+
 def _answers(found: inference_pb2.Inference) -> str:
     """Their format, with what readers need for it."""
     name = stream_pb2.DataFormat.Name(found.output_format or stream_pb2.DATA_FORMAT_JSON).removeprefix("DATA_FORMAT_")
@@ -321,12 +343,16 @@ def _answers(found: inference_pb2.Inference) -> str:
 
 def _replica_row(replica: inference_pb2.ReplicaState) -> tuple[object, ...]:
     return (
-        replica.slot, output.styled_state(output.inference_state_name(replica.state)),
+        replica.slot, output.styled_state(output.inference_state_name(replica.state)), _readiness(replica),
         ", ".join(map(str, replica.partitions)), output.count(replica.lag), output.count(replica.rows_per_second),
         _milliseconds(replica.p50_duration), _milliseconds(replica.p99_duration), replica.model_version,
         output.count(replica.answered_count), output.count(replica.dead_letter_count), replica.restart_count,
         output.error_line(replica.error),
     )  # fmt: skip
+
+
+def _readiness(replica: inference_pb2.ReplicaState) -> str:
+    return "yes" if replica.ready else "no" if replica.live else "silent"
 
 
 def _milliseconds(duration: duration_pb2.Duration) -> str:

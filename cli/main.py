@@ -53,6 +53,7 @@ COMMANDS: dict[str, Entry] = {
     "inference": Entry(
         "cli.inference", "app", "Inferences: list, show, update, scale, stop, delete, logs, dead letters."
     ),
+    "kafka-cluster": Entry("cli.kafka_cluster", "app", "Kafka clusters beside the platform's: create, list, delete."),
     "predict": Entry("cli.predict", "predict", "Ask an inference about the rows of a file."),
 }
 

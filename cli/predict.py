@@ -17,7 +17,7 @@ from cli.home import kafka_address
 from cli.options import Delimiter, Kafka, NoHeader
 from cli.output import Json
 from cli.records import Records, read_records
-from headrace.errors import DeadlineExceeded, FailedPrecondition
+from headrace.errors import DeadlineExceeded, FailedPrecondition, not_yet
 from headrace.v1 import error_pb2, inference_pb2, result_collector_pb2, stream_pb2
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from sinks import Answer, InferenceSink
@@ -86,6 +86,8 @@ def input_encoding(
 
 
 def _check_running(found: inference_pb2.Inference) -> None:
+    if found.input_kafka_cluster or found.output_kafka_cluster:
+        raise not_yet("asking on another Kafka cluster", "use InferenceSink there, or POST /v1/inferences/ID:predict")
     if found.state in (inference_pb2.INFERENCE_STATE_STOPPED, inference_pb2.INFERENCE_STATE_FAILED):
         state = output.inference_state_name(found.state)
         raise FailedPrecondition(

@@ -9,6 +9,7 @@ import typer
 
 from cli import output
 from cli.announce import announce
+from cli.availability import AVAILABILITY
 from cli.connection import control_plane, list_all
 from cli.options import id_argument, id_option
 from cli.output import Json, Limit
@@ -20,14 +21,6 @@ app = typer.Typer()
 app.command()(head)
 app.command()(announce)
 
-AVAILABILITY = {
-    stream_pb2.AVAILABILITY_UNSPECIFIED: "not known: Kafka did not answer",
-    stream_pb2.AVAILABILITY_AVAILABLE: "all records are available",
-    stream_pb2.AVAILABILITY_PARTLY_EXPIRED: "a part was deleted by retention",
-    stream_pb2.AVAILABILITY_EXPIRED: "nothing is left: deleted by retention, or the topic is gone or was made anew",
-    stream_pb2.AVAILABILITY_NOT_WRITTEN: "a part is not written yet",
-    stream_pb2.AVAILABILITY_BLOCKED: "written, but a part is hidden by an open transaction",
-}
 Id = Annotated[int, id_argument("STREAM")]
 
 
@@ -73,6 +66,7 @@ def show(stream: Id, as_json: Json = False) -> None:
         "ranges": _range_lines(found.ranges),
         "without labels": _range_lines(found.unsupervised_ranges),
         "open topics": ", ".join(found.open_topics),
+        "open, without labels": ", ".join(found.unsupervised_open_topics),
         "topic ids": "\n".join(f"{topic} = {found.topic_ids[topic]}" for topic in sorted(found.topic_ids)),
         "in Kafka": AVAILABILITY.get(found.availability, ""),
         "format": format_name(found.input_format),

@@ -11,16 +11,19 @@ import numpy as np
 import typer
 
 from cli import output
+from cli.availability import AVAILABILITY
 from cli.connection import control_plane
 from cli.options import id_argument
 from cli.output import Json
 from cli.pictures import is_picture, print_pictures
 from cli.record_table import Shown, Values, numbers, print_records
-from headrace.v1 import model_pb2, stream_catalog_pb2
+from headrace.v1 import model_pb2, stream_catalog_pb2, stream_pb2
 from headrace.v1.stream_catalog_pb2_grpc import StreamCatalogStub
 
 MAX_RECORDS = 100
 READ_TIMEOUT_S = 60.0
+# There is nothing to add to the records that are shown.
+_WHOLE = (stream_pb2.AVAILABILITY_AVAILABLE, stream_pb2.AVAILABILITY_UNSPECIFIED)
 Record = stream_catalog_pb2.StreamRecord
 Head = stream_catalog_pb2.GetStreamHeadResponse
 
@@ -45,7 +48,13 @@ def print_head(found: Head, *, table: bool = False) -> None:
     """The records on the console, with their type and shape above."""
     if not found.records:
         output.console.print("The stream has no records in Kafka.")
-        return
+    else:
+        _print_records(found, table=table)
+    if found.availability not in _WHOLE:
+        output.console.print(f"\nOf the whole stream: {AVAILABILITY[found.availability]}.", markup=False)
+
+
+def _print_records(found: Head, *, table: bool) -> None:
     label = f", label {_spec(found.label)}" if found.HasField("label") else ""
     output.console.print(f"sample {_spec(found.sample)}{label}\n", markup=False)
     if is_picture(found.sample.shape) and not found.fields and not table:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from control_plane.artifacts import ArtifactStore
@@ -19,6 +19,7 @@ from control_plane.events import Watchers
 from control_plane.executor_client import executors_at
 from control_plane.exports import Exports
 from control_plane.inferences import Inferences
+from control_plane.kafka_clusters import KafkaClusters
 from control_plane.local import LocalCluster
 from control_plane.logs import Logs
 from control_plane.predictions import Predictions
@@ -40,6 +41,7 @@ from headrace.v1 import (
     result_collector_pb2_grpc,
     stream_catalog_pb2_grpc,
 )
+from streams.clusters import secrets_of
 from streams.kafka import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ async def _run(settings: Settings) -> int:
     with Store.open(settings.database_path) as store:
         cluster = AsyncCluster(LocalCluster(settings.home))
         async with (
-            control_plane(settings, store, cluster) as server,
+            control_plane(settings, store, cluster, secrets_of(os.environ)) as server,
             reconciling(Reconciler(store, cluster, _place(settings, server.port))),
         ):
             # Where 0 was asked for, whoever started us reads the port here.
@@ -78,15 +80,19 @@ async def _run(settings: Settings) -> int:
 
 @asynccontextmanager
 async def control_plane(
-    settings: Settings, store: Store, cluster: AsyncCluster | None = None
+    settings: Settings,
+    store: Store,
+    cluster: AsyncCluster | None = None,
+    secrets: Mapping[str, str] | None = None,
 ) -> AsyncIterator[RunningServer]:
     """Every service of the control plane on one port. Neither the broker nor the executors need to be there.
 
-    It stores wishes; a reconciler on the same `cluster` fulfils them.
+    It stores wishes; a reconciler on the same `cluster` fulfils them. secrets: what options of Kafka clusters refer to.
     """
     cluster = cluster or AsyncCluster(LocalCluster(settings.home))
+    clusters = KafkaClusters(store, KafkaSettings(settings.kafka), secrets or {})
     async with AsyncExitStack() as stack:
-        servicers = await _servicers(settings, store, cluster, stack)
+        servicers = await _servicers(settings, store, cluster, clusters, stack)
         server = await stack.enter_async_context(serving(settings.listen, servicers))
         stack.enter_context(metrics_endpoint(settings.metrics_listen, ready=lambda: not store.broken.is_set()))
         yield server
@@ -100,7 +106,7 @@ def _place(settings: Settings, port: int) -> Place:
 
 
 async def _servicers(
-    settings: Settings, store: Store, cluster: AsyncCluster, stack: AsyncExitStack
+    settings: Settings, store: Store, cluster: AsyncCluster, clusters: KafkaClusters, stack: AsyncExitStack
 ) -> Sequence[Servicer]:
     """The services, each with what it needs; `stack` ends what they started, after the server."""
     kafka = KafkaSettings(settings.kafka, longest_wait_s=settings.kafka_wait_s)
@@ -116,7 +122,8 @@ async def _servicers(
             deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server,
             DeploymentManager(
                 Deployments(store, watchers, check, artifacts, cluster, queue),
-                Inferences(store, watchers, kafka, cluster, settings.control_topic),
+                Inferences(store, watchers, clusters, cluster, settings.control_topic),
+                clusters,
                 Logs(store, cluster),
             ),
             "headrace.v1.DeploymentManager",
@@ -138,7 +145,7 @@ async def _servicers(
         ),
         (
             predictions_pb2_grpc.add_PredictionsServicer_to_server,
-            Predictions(store, kafka),
+            Predictions(store, clusters),
             "headrace.v1.Predictions",
         ),
     ]

@@ -42,6 +42,7 @@ _SAID = (
     "restrictions",
     "incremental",
     "open_topics",
+    "unsupervised_open_topics",
     "stream_key",
     "topic_ids",
 )
@@ -80,11 +81,11 @@ class StreamCatalog(StreamCatalogServicer):
     ) -> stream_catalog_pb2.ReplayStreamResponse:
         stream = await self._store.read(lambda: streams.get(request.id))
         await self._store.read(lambda: _check_takes_stream(request.deployment_id))
+        again = _announcement(stream, request.deployment_id)
+        await self._store.read(lambda: deployments.check_allows(again))
         await asyncio.to_thread(check_topics, self._kafka, stream, ASK_TIMEOUT_S)
         # In the dialect that it came in: what listens to the topic beside us understood it the first time.
-        source = await announce(
-            self._kafka, self._control_topic, _announcement(stream, request.deployment_id), stream.dialect
-        )
+        source = await announce(self._kafka, self._control_topic, again, stream.dialect)
         return stream_catalog_pb2.ReplayStreamResponse(source=source)
 
     async def AnnounceStream(
@@ -92,6 +93,7 @@ class StreamCatalog(StreamCatalogServicer):
     ) -> stream_catalog_pb2.AnnounceStreamResponse:
         announcement = await resolved(self._kafka, request)
         await self._store.read(lambda: _check_may_take_stream(request.deployment_id))
+        await self._store.read(lambda: deployments.check_allows(announcement))
         source = None
         if not request.validate_only:
             source = await announce(self._kafka, self._control_topic, announcement)
@@ -104,7 +106,10 @@ class StreamCatalog(StreamCatalogServicer):
     ) -> stream_catalog_pb2.GetStreamHeadResponse:
         count = head_count(request.record_count)
         stream = await self._store.read(lambda: streams.get(request.id))
-        return await asyncio.to_thread(read_head, self._kafka, stream, count)
+        head = await asyncio.to_thread(read_head, self._kafka, stream, count)
+        await add_availability(self._kafka, [stream])
+        head.availability = stream.availability
+        return head
 
     async def AwaitStream(
         self, request: stream_catalog_pb2.AwaitStreamRequest, context: Any

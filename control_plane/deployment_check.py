@@ -17,6 +17,7 @@ from control_plane.training_checks import (
     bad_description,
     bad_resources,
     bad_settings,
+    bad_topics,
     refuse_later_features,
 )
 from headrace.errors import FailedPrecondition, FieldViolation, InvalidArgument, NotFound, not_yet
@@ -45,6 +46,7 @@ class DeploymentCheck:
         problems.invalid += bad_description("deployment.description", wish.description)
         members = await self._find_models(wish.configuration_id, problems)
         stream = await self._find_stream(wish.stream_id, problems)
+        problems.invalid += bad_topics(wish, stream)
         if not problems.invalid:
             await self._check_arguments(wish, members, problems)
         problems.refuse()

@@ -9,16 +9,17 @@ from google.protobuf import empty_pb2
 
 from control_plane.deployments import Deployments
 from control_plane.inferences import Inferences
+from control_plane.kafka_clusters import KafkaClusters
 from control_plane.logs import Logs
 from headrace.v1 import deployment_manager_pb2 as pb
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerServicer
-from headrace.v1.deployment_pb2 import Deployment
+from headrace.v1.deployment_pb2 import Deployment, KafkaCluster
 from headrace.v1.inference_pb2 import Inference
 
 
 class DeploymentManager(DeploymentManagerServicer):
-    def __init__(self, deployments: Deployments, inferences: Inferences, logs: Logs) -> None:
-        self._deployments, self._inferences, self._logs = deployments, inferences, logs
+    def __init__(self, deployments: Deployments, inferences: Inferences, clusters: KafkaClusters, logs: Logs) -> None:
+        self._deployments, self._inferences, self._clusters, self._logs = deployments, inferences, clusters, logs
 
     async def CreateDeployment(self, request: pb.CreateDeploymentRequest, context: Any) -> Deployment:
         return await self._deployments.create(request)
@@ -52,6 +53,20 @@ class DeploymentManager(DeploymentManagerServicer):
 
     async def StopInference(self, request: pb.StopInferenceRequest, context: Any) -> Inference:
         return await self._inferences.stop(request.id)
+
+    async def CreateKafkaCluster(self, request: pb.CreateKafkaClusterRequest, context: Any) -> KafkaCluster:
+        return await self._clusters.create(request)
+
+    async def GetKafkaCluster(self, request: pb.GetKafkaClusterRequest, context: Any) -> KafkaCluster:
+        return await self._clusters.get(request.id)
+
+    async def ListKafkaClusters(
+        self, request: pb.ListKafkaClustersRequest, context: Any
+    ) -> pb.ListKafkaClustersResponse:
+        return await self._clusters.page(request)
+
+    async def DeleteKafkaCluster(self, request: pb.DeleteKafkaClusterRequest, context: Any) -> empty_pb2.Empty:
+        return await self._clusters.delete(request.id)
 
     async def WatchLogs(self, request: pb.WatchLogsRequest, context: Any) -> AsyncIterator[pb.WatchLogsResponse]:
         async for response in self._logs.watch(request):

@@ -32,8 +32,6 @@ def refuse_later_features(inference: Inference) -> None:
     """Raise Unimplemented (NOT_YET) for what the contract has and this version has not."""
     if inference.limit or inference.upper_topic or inference.upper_kafka_cluster:
         raise not_yet("an upper topic", "serve the whole model, and leave limit, upper_topic and its cluster empty")
-    if inference.input_kafka_cluster or inference.output_kafka_cluster:
-        raise not_yet("a Kafka cluster by name", "leave the clusters empty: the platform's own is used")
     refuse_later_resources(inference.resources)
 
 
@@ -127,7 +125,7 @@ def complete(inference: Inference, result: result_pb2.Result) -> None:
     """Fill in what the result knows and every default. Raises InvalidArgument when records cannot be decoded so."""
     inference.result_id = result.id
     inference.replicas = inference.replicas or 1
-    inference.guarantee = inference.guarantee or inference_pb2.GUARANTEE_EXACTLY_ONCE
+    inference.guarantee = inference.guarantee or _best_guarantee(inference)
     inference.start = inference.start or inference_pb2.START_POSITION_COMMITTED
     inference.on_error = inference.on_error or inference_pb2.ERROR_POLICY_DEAD_LETTER
     inference.output_format = inference.output_format or stream_pb2.DATA_FORMAT_JSON
@@ -136,6 +134,12 @@ def complete(inference: Inference, result: result_pb2.Result) -> None:
         inference.input_config.update(result.stream.input_config)
     _check_format(inference)
     complete_answers(inference, result)
+
+
+def _best_guarantee(inference: Inference) -> inference_pb2.Guarantee:
+    if inference.input_kafka_cluster != inference.output_kafka_cluster:
+        return inference_pb2.GUARANTEE_AT_LEAST_ONCE
+    return inference_pb2.GUARANTEE_EXACTLY_ONCE
 
 
 def default_name(result: result_pb2.Result, taken: Iterable[str]) -> str:
@@ -156,10 +160,9 @@ def _bad_topics(inference: Inference) -> Iterable[FieldViolation]:
         if not TOPIC.fullmatch(topic) or topic in (".", ".."):
             rule = f"must be a topic's name, 1 to 235 of letters, digits, ., _ and -, not {topic[:80]!r}"
             yield FieldViolation(f"inference.{name}", rule)
-    if inference.output_topic and inference.output_topic in (
-        inference.input_topic,
-        dead_letter_topic(inference.input_topic),
-    ):
+    is_apart = inference.input_kafka_cluster != inference.output_kafka_cluster
+    taken = () if is_apart else (inference.input_topic, dead_letter_topic(inference.input_topic))
+    if inference.output_topic and inference.output_topic in taken:
         rule = "must be another topic than that of the questions and that of their dead letters"
         yield FieldViolation("inference.output_topic", rule)
 
@@ -189,6 +192,10 @@ def _bad_choices(inference: Inference) -> Iterable[FieldViolation]:
         if value not in choice.values():
             known = ", ".join(label for label, number in choice.items() if number)
             yield FieldViolation(f"inference.{name}", f"must be one of {known}, not {value}")
+    is_apart = inference.input_kafka_cluster != inference.output_kafka_cluster
+    if is_apart and inference.guarantee == inference_pb2.GUARANTEE_EXACTLY_ONCE:
+        rule = "must be AT_LEAST_ONCE or left out: no transaction spans two Kafka clusters"
+        yield FieldViolation("inference.guarantee", rule)
     if inference.start == inference_pb2.START_POSITION_TIME and not inference.HasField("start_time"):
         yield FieldViolation("inference.start_time", "must be set for the start TIME")
 

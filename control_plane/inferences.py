@@ -13,10 +13,12 @@ from control_plane.cluster import AsyncCluster
 from control_plane.events import Watchers
 from control_plane.inference_answers import check_same_answers
 from control_plane.inference_check import CHANGEABLE
+from control_plane.kafka_clusters import Clusters, KafkaClusters
 from control_plane.listing import newest_first
 from control_plane.names import replicas_owner
 from control_plane.repeats import create_once, first_answer
-from control_plane.store import Kind, Store, inferences, states
+from control_plane.store import Kind, Store, inferences, kafka_clusters, states
+from control_plane.store.warnings import warnings_of
 from control_plane.validation import refuse
 from headrace.errors import FieldViolation, NotFound
 from headrace.masks import apply_update
@@ -38,9 +40,9 @@ class Inferences:
     """Stores wishes; the reconciler fulfils them."""
 
     def __init__(
-        self, store: Store, watchers: Watchers, kafka: KafkaSettings, cluster: AsyncCluster, control_topic: str
+        self, store: Store, watchers: Watchers, clusters: KafkaClusters, cluster: AsyncCluster, control_topic: str
     ) -> None:
-        self._store, self._watchers, self._kafka, self._cluster = store, watchers, kafka, cluster
+        self._store, self._watchers, self._clusters, self._cluster = store, watchers, clusters, cluster
         self._control_topic = control_topic
 
     async def create(self, request: deployment_manager_pb2.CreateInferenceRequest) -> Inference:
@@ -56,10 +58,11 @@ class Inferences:
         reserved = inference_check.reserved_topics(wish, self._control_topic)
         refuse([*inference_check.bad_source(wish), *inference_check.bad_fields(wish), *reserved])
         wish = await self._store.read(lambda: _resolved(wish))
+        clusters = await self._clusters.of(wish)
         if request.validate_only:
             return wish
-        offsets = await asyncio.to_thread(_prepare_topics, self._kafka, wish)
-        wish.start_offsets.update(offsets)
+        wish.input_partition_count = await asyncio.to_thread(_prepare_topics, clusters, wish)
+        wish.start_offsets.update(await asyncio.to_thread(_start_offsets, clusters.input, wish))
         return await create_once(self._store, request, lambda: _stored(wish), Inference)
 
     async def get(self, id: int) -> Inference:
@@ -146,6 +149,7 @@ def _wish(inference: Inference) -> Inference:
     for name in (
         *("id", "create_time", "update_time", "state", "error", "replica_states", "etag"),
         *("model_name", "model_version", "start_offsets", "answering_result_id", "output_config"),
+        *("warnings", "input_partition_count"),
     ):
         wish.ClearField(name)
     return wish
@@ -158,11 +162,14 @@ def _resolved(wish: Inference) -> Inference:
     wish.name = wish.name or inference_check.default_name(result, inferences.names())
     inferences.check_new(wish)
     wish.model_name, wish.model_version = result.model_name, result.version
+    wish.warnings[:] = warnings_of(wish)
     return wish
 
 
 def _stored(wish: Inference) -> Inference:
-    """A query: stored, with what the alias points to now."""
+    """A query: stored, with what the alias points to now. Its clusters may have been deleted meanwhile."""
+    for name in filter(None, (wish.input_kafka_cluster, wish.output_kafka_cluster)):
+        kafka_clusters.named(name)
     if wish.alias:
         wish.result_id = inference_check.find_result(wish).id
     return inferences.create(wish)
@@ -203,20 +210,17 @@ def _fixed(changed: set[str]) -> list[FieldViolation]:
     ]
 
 
-def _prepare_topics(kafka: KafkaSettings, wish: Inference) -> dict[int, int]:
-    """Create the topics that are missing, and return where each partition begins."""
+def _prepare_topics(clusters: Clusters, wish: Inference) -> int:
+    """Create the topics that are missing, and return how many partitions the questions have."""
     try:
-        partitions = len(partitions_of(kafka, wish.input_topic, ASK_TIMEOUT_S))
+        partitions = len(partitions_of(clusters.input, wish.input_topic, ASK_TIMEOUT_S))
     except NotFound:
         partitions = wish.replicas
-        ensure_topics(kafka, {wish.input_topic: partitions}, TOPIC_TIMEOUT_S)
+        ensure_topics(clusters.input, {wish.input_topic: partitions}, TOPIC_TIMEOUT_S)
     # As many partitions as the questions have: then the answers keep their order and their distribution.
-    others = [wish.output_topic, dead_letter_topic(wish.input_topic)]
-    ensure_topics(kafka, dict.fromkeys(others, partitions), TOPIC_TIMEOUT_S)
-    if wish.replicas > partitions:
-        facts = {"inference": wish.name, "replicas": wish.replicas, "partitions": partitions, "topic": wish.input_topic}
-        log.warning("some replicas will have no partition", extra=facts)
-    return _start_offsets(kafka, wish)
+    ensure_topics(clusters.output, {wish.output_topic: partitions}, TOPIC_TIMEOUT_S)
+    ensure_topics(clusters.input, {dead_letter_topic(wish.input_topic): partitions}, TOPIC_TIMEOUT_S)
+    return partitions
 
 
 def _start_offsets(kafka: KafkaSettings, wish: Inference) -> dict[int, int]:

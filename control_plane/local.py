@@ -34,6 +34,7 @@ from control_plane import processes, shim
 from control_plane.cluster import Exit, LogChunk, Observed, Seen, Workload
 from control_plane.names import owner_of
 from headrace.failpoints import fail_at
+from streams.clusters import SECRET_PREFIX
 
 log = logging.getLogger(__name__)
 
@@ -321,4 +322,9 @@ def _write(path: Path, text: str) -> None:
 
 
 def _shared_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if not name.startswith("HEADRACE_") or name in PASSED_ON}
+    """With what Kafka clusters refer to: the worker in which a model's code runs gets none of it."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("HEADRACE_") or name.startswith(SECRET_PREFIX) or name in PASSED_ON
+    }

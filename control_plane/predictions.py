@@ -10,6 +10,7 @@ from typing import Any
 
 from control_plane.answers import REQUEST_HEADER, Refused
 from control_plane.dead_letters import DeadLetters
+from control_plane.kafka_clusters import KafkaClusters
 from control_plane.posting import Place, post
 from control_plane.samples import encode_sample
 from control_plane.store import Store, inferences, results, states
@@ -19,10 +20,8 @@ from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation
 from headrace.pages import decode_token, encode_token, page_size
 from headrace.v1 import error_pb2, inference_pb2, predictions_pb2
 from headrace.v1.predictions_pb2_grpc import PredictionsServicer
-from streams.answers import dead_letter_topic
+from streams.answers import trace_headers
 from streams.codecs import Codec, codec_for
-from streams.kafka import KafkaSettings
-from streams.outputs import AnswerReader
 
 WATCH_LIMIT_S = 600.0
 INFERENCE_EVERY_S = 1.0
@@ -35,10 +34,10 @@ DEADLINE_RESERVE_S = 0.2
 
 
 class Predictions(PredictionsServicer):
-    def __init__(self, store: Store, kafka: KafkaSettings, *, watch_limit_s: float = WATCH_LIMIT_S) -> None:
+    def __init__(self, store: Store, clusters: KafkaClusters, *, watch_limit_s: float = WATCH_LIMIT_S) -> None:
         self._store = store
-        self._kafka = kafka
-        self._tails = Tails(kafka)
+        self._clusters = clusters
+        self._tails = Tails()
         self._watch_limit_s = watch_limit_s
 
     async def WatchPredictions(
@@ -47,7 +46,7 @@ class Predictions(PredictionsServicer):
         ends = time.monotonic() + self._watch_limit_s
         inference = await self._inference(request.inference_id)
         yield predictions_pb2.PredictionEvent(inference=inference)
-        async with self._tail_of(inference) as tail:
+        async with self._tails.of(await self._clusters.of(inference), await self._decodable(inference)) as tail:
             with tail.watched() as queue:
                 while time.monotonic() < ends and not _has_ended(inference):
                     async for prediction in _within(queue, INFERENCE_EVERY_S):
@@ -58,13 +57,14 @@ class Predictions(PredictionsServicer):
     async def Predict(self, request: predictions_pb2.PredictRequest, context: Any) -> predictions_pb2.PredictResponse:
         inference = await self._inference(request.inference_id)
         _check_runs(inference)
-        question = encode_sample(await self._codec(inference), request.sample)
+        clusters, inference = await self._clusters.of(inference), await self._decodable(inference)
+        question = encode_sample(_codec(inference), request.sample)
         wait_s = _wait_s(request, context.time_remaining())
         request_id = str(uuid.uuid4())
-        async with self._tail_of(inference) as tail:
+        async with self._tails.of(clusters, inference) as tail:
             with tail.asked(request_id) as answer:
-                headers = [(REQUEST_HEADER, request_id.encode())]
-                place = await post(self._kafka, inference.input_topic, question, headers=headers)
+                headers = [(REQUEST_HEADER, request_id.encode()), *trace_headers(context.invocation_metadata())]
+                place = await post(clusters.input, inference.input_topic, question, headers=headers)
                 try:
                     async with asyncio.timeout(wait_s):
                         prediction = _answered(await answer, place)
@@ -78,8 +78,8 @@ class Predictions(PredictionsServicer):
         inference = await self._inference(request.inference_id)
         count, before = page_size(request.page_size), decode_token(request, request.page_token)
         ends = None if before is None else {int(number): offset for number, offset in before.items()}
-        codec = await self._codec(inference)
-        letters = DeadLetters(self._kafka, inference.input_topic)
+        codec = _codec(await self._decodable(inference))
+        letters = await self._dead_letters(inference)
         page = await asyncio.to_thread(letters.page, codec, count, ends, request.reason)
         token = "" if page.ends is None else encode_token(request, page.ends)
         return predictions_pb2.ListDeadLettersResponse(dead_letters=page.letters, next_page_token=token)
@@ -88,7 +88,7 @@ class Predictions(PredictionsServicer):
         self, request: predictions_pb2.ReplayDeadLettersRequest, context: Any
     ) -> predictions_pb2.ReplayDeadLettersResponse:
         inference = await self._inference(request.inference_id)
-        letters = DeadLetters(self._kafka, inference.input_topic)
+        letters = await self._dead_letters(inference)
         ends = dict(request.ends) or await asyncio.to_thread(letters.ends)
         replayed = await asyncio.to_thread(letters.replay, ends, request.reason, REPLAY_S)
         return predictions_pb2.ReplayDeadLettersResponse(replayed_count=replayed.count, done=replayed.done, ends=ends)
@@ -96,18 +96,21 @@ class Predictions(PredictionsServicer):
     async def _inference(self, id: int) -> inference_pb2.Inference:
         return await self._store.read(lambda: inferences.get(id))
 
-    def _tail_of(self, inference: inference_pb2.Inference) -> Any:
-        reader = AnswerReader(inference.output_format, dict(inference.output_config))
-        return self._tails.of(inference.output_topic, dead_letter_topic(inference.input_topic), reader)
+    async def _dead_letters(self, inference: inference_pb2.Inference) -> DeadLetters:
+        return DeadLetters((await self._clusters.of(inference)).input, inference.input_topic)
 
-    async def _codec(self, inference: inference_pb2.Inference) -> Codec:
-        """Of its questions: as it says itself, else as the stream that its result was trained on."""
-        data_format, config = inference.input_format, dict(inference.input_config)
-        if not (data_format and config):
+    async def _decodable(self, inference: inference_pb2.Inference) -> inference_pb2.Inference:
+        """With how its questions are encoded: as it says itself, else as the stream that its result was trained on."""
+        if not (inference.input_format and inference.input_config):
             result = await self._store.read(lambda: results.get(inference.result_id, full=False))
-            data_format = data_format or result.stream.input_format
-            config = config or dict(result.stream.input_config)
-        return codec_for(data_format, config)
+            inference.input_format = inference.input_format or result.stream.input_format
+            if not inference.input_config:
+                inference.input_config.update(result.stream.input_config)
+        return inference
+
+
+def _codec(inference: inference_pb2.Inference) -> Codec:
+    return codec_for(inference.input_format, dict(inference.input_config))
 
 
 def _has_ended(inference: inference_pb2.Inference) -> bool:

@@ -42,8 +42,8 @@ def _tensors(result: Result) -> str:
         return ""
     table = _table(["", "name", "type", "shape"], [(what, *_described(spec)) for what, spec in rows])
     is_free = all(spec.shape[:1] == [-1] for spec in result.signature.inputs)
-    rows = "\n\n`batch` is any number of rows." if is_free else ""
-    return f"## What it takes and gives\n\n{table}{rows}"
+    explained = "\n\n`batch` is any number of rows." if is_free else ""
+    return f"## What it takes and gives\n\n{table}{explained}"
 
 
 def _described(spec: TensorSpec) -> tuple[str, str, str]:

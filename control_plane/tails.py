@@ -10,8 +10,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 from control_plane.answers import Refused, prediction_of, refusal_of, request_of
+from control_plane.kafka_clusters import Clusters
+from control_plane.questions import Questions
 from headrace.errors import HeadraceError, NotFound, Unavailable
 from headrace.v1 import predictions_pb2
+from headrace.v1.inference_pb2 import Inference
+from streams.answers import dead_letter_topic
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message, log_ends
 from streams.outputs import AnswerReader
@@ -34,19 +38,22 @@ Answer = Prediction | Refused
 class Tail:
     """The answers that come to an output topic from now on. Made and stopped by `Tails`."""
 
-    def __init__(self, kafka: KafkaSettings, output_topic: str, dead_letter_topic: str, reader: AnswerReader) -> None:
+    def __init__(self, clusters: Clusters, inference: Inference) -> None:
         self.users = 0
-        self._reader = reader
-        self._kafka = kafka
-        self._output_topic = output_topic
-        self._dead_letter_topic = dead_letter_topic
+        self._reader = AnswerReader(inference.output_format, dict(inference.output_config))
+        self._clusters = clusters
+        self._output_topic = inference.output_topic
+        self._dead_letter_topic = dead_letter_topic(inference.input_topic)
+        self._questions = Questions(
+            clusters.input, inference.input_topic, inference.input_format, dict(inference.input_config)
+        )
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._stop = threading.Event()
         self._samples = _Samples(SAMPLES_PER_S)
         self._watching: set[asyncio.Queue[Prediction]] = set()
         self._asked: dict[str, asyncio.Future[Answer]] = {}
-        self._thread = threading.Thread(target=self._run, name=f"tail-{output_topic}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"tail-{self._output_topic}", daemon=True)
 
     async def start(self) -> None:
         """Return when every record that is written from now on will be seen.
@@ -85,7 +92,8 @@ class Tail:
     def _run(self) -> None:
         try:
             with ExitStack() as stack:
-                answers = stack.enter_context(_from_now(self._kafka, self._output_topic))
+                answers = stack.enter_context(_from_now(self._clusters.output, self._output_topic))
+                stack.enter_context(self._questions)
                 dead_letters = self._follow_dead_letters(stack)
                 self._on_loop(self._tell_ready, None)
                 while not self._stop.is_set():
@@ -106,6 +114,8 @@ class Tail:
             self._answer([*records, *refused])
         sampled = [prediction_of(record, self._reader) for record in self._samples.of(records)]
         if found := [one for one in sampled if one is not None]:
+            if self._watching:
+                self._questions.summarise(found)
             self._on_loop(self._tell_watching, found)
 
     def _answer(self, records: Sequence[Message]) -> None:
@@ -118,7 +128,7 @@ class Tail:
     def _follow_dead_letters(self, stack: ExitStack) -> TopicFollower | None:
         """Where their topic exists."""
         try:
-            return stack.enter_context(_from_now(self._kafka, self._dead_letter_topic))
+            return stack.enter_context(_from_now(self._clusters.input, self._dead_letter_topic))
         except NotFound:
             return None
 
@@ -149,17 +159,16 @@ class Tail:
 
 
 class Tails:
-    """The tails that somebody uses, by output topic and by how its answers are encoded."""
+    """The tails that somebody uses, by their topics and by how these are encoded."""
 
-    def __init__(self, kafka: KafkaSettings) -> None:
-        self._kafka = kafka
+    def __init__(self) -> None:
         self._tails: dict[tuple[object, ...], Tail] = {}
 
     @asynccontextmanager
-    async def of(self, output_topic: str, dead_letter_topic: str, reader: AnswerReader) -> AsyncIterator[Tail]:
-        """The tail of a topic, started; it stops when its last user leaves."""
-        key = (output_topic, dead_letter_topic, reader.data_format, *sorted(reader.config.items()))
-        tail = self._tails.get(key) or Tail(self._kafka, output_topic, dead_letter_topic, reader)
+    async def of(self, clusters: Clusters, inference: Inference) -> AsyncIterator[Tail]:
+        """The tail of its output topic, started; it stops when its last user leaves."""
+        key = _key(clusters, inference)
+        tail = self._tails.get(key) or Tail(clusters, inference)
         self._tails[key] = tail
         tail.users += 1
         try:
@@ -170,6 +179,14 @@ class Tails:
             if tail.users == 0:
                 del self._tails[key]
                 await tail.stop()
+
+
+def _key(clusters: Clusters, inference: Inference) -> tuple[object, ...]:
+    return (
+        *((one.bootstrap_servers, *sorted(one.options.items())) for one in clusters),
+        *(inference.input_topic, inference.input_format, *sorted(inference.input_config.items())),
+        *(inference.output_topic, inference.output_format, *sorted(inference.output_config.items())),
+    )
 
 
 def _from_now(kafka: KafkaSettings, topic: str) -> TopicFollower:

@@ -11,6 +11,9 @@ from google.protobuf.duration_pb2 import Duration
 from headrace.errors import FieldViolation, not_yet
 from headrace.v1 import code_executor_pb2, deployment_pb2, model_pb2
 from headrace.v1.deployment_pb2 import Deployment, FrameworkArguments, Resources, TrainingSettings
+from headrace.v1.stream_pb2 import Stream
+from streams.control import topics_of
+from streams.offsets import is_topic_name
 
 DEFAULT_BATCH_SIZE = 32
 MAX_BATCH_SIZE = 1_000_000
@@ -84,7 +87,7 @@ def bad_settings(settings: TrainingSettings) -> Iterable[FieldViolation]:
 
 def bad_beside_result(wish: Deployment) -> Iterable[FieldViolation]:
     """What says something that the result to train again says already."""
-    for name in ("configuration_id", "settings", "stream_id"):
+    for name in ("configuration_id", "settings", "stream_id", "allowed_topics"):
         is_given = wish.HasField("settings") if name == "settings" else bool(getattr(wish, name))
         if is_given:
             rule = "must be left out: deployment.from_result_id says what to train, how and on what"
@@ -96,6 +99,16 @@ def bad_resources(field: str, resources: Resources) -> Iterable[FieldViolation]:
         value = getattr(resources, name)
         if not value >= 0:
             yield FieldViolation(f"{field}.{name}", f"must not be negative, not {value}")
+
+
+def bad_topics(wish: Deployment, stream: Stream | None) -> Iterable[FieldViolation]:
+    """Names that no topic has, and a stream of other topics."""
+    for index, topic in enumerate(wish.allowed_topics):
+        if not is_topic_name(topic):
+            yield FieldViolation(f"deployment.allowed_topics[{index}]", f"{topic[:100]!r} is no name of a topic")
+    others = topics_of(stream) - set(wish.allowed_topics) if stream is not None and wish.allowed_topics else set()
+    for topic in sorted(others):
+        yield FieldViolation("deployment.allowed_topics", f"leaves out {topic}, which the stream is of")
 
 
 def bad_description(field: str, description: str) -> Iterable[FieldViolation]:

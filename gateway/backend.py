@@ -1,6 +1,6 @@
 """The control plane as the gateway sees it: calls by method path, over as many connections as the streams need."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,7 @@ from headrace.errors import HeadraceError
 
 # A server takes 100 streams on one connection; the rest is left for their ends to overlap with new beginnings.
 STREAMS_PER_CONNECTION = 80
+Metadata = Sequence[tuple[str, str]]
 _HEALTH = "/grpc.health.v1.Health/Check"
 
 
@@ -37,14 +38,14 @@ class Backend:
     ) -> None:
         await self._stack.aclose()
 
-    async def call(self, route: Route, request: Message, timeout_s: float) -> Message:
+    async def call(self, route: Route, request: Message, timeout_s: float, metadata: Metadata = ()) -> Message:
         """One unary call. Raises HeadraceError."""
         method = self._unary.unary_unary(
             route.rpc_path,
             request_serializer=type(request).SerializeToString,
             response_deserializer=route.response_class.FromString,
         )
-        answer: Message = await method(request, timeout=timeout_s)
+        answer: Message = await method(request, timeout=timeout_s, metadata=metadata)
         return answer
 
     async def stream(self, route: Route, request: Message) -> AsyncIterator[Message]:

@@ -14,6 +14,8 @@ MAX_HEAD_BYTES = 16 * 1024
 # Between two pieces of a body.
 BODY_PAUSE_S = 10.0
 MAX_QUERY_FIELDS = 1000
+TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+MAX_TRACE_STATE = 512
 _TIMEOUT_UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
@@ -26,6 +28,16 @@ def timeout_s(request: Request, default_s: float) -> float:
     if found is None:
         raise _malformed(f"Grpc-Timeout must be up to 8 digits and one of H M S m u n, not {text[:40]!r}.")
     return int(found[1]) * _TIMEOUT_UNITS_S[found[2]]
+
+
+def trace_of(request: Request) -> list[tuple[str, str]]:
+    """W3C's trace context as metadata for the call behind; empty where there is none or it is malformed."""
+    parent = request.headers.get("traceparent", "")
+    if TRACE_PARENT.fullmatch(parent) is None:
+        return []
+    state = request.headers.get("tracestate", "")
+    is_sane = 0 < len(state) <= MAX_TRACE_STATE and state.isascii() and state.isprintable()
+    return [("traceparent", parent), *([("tracestate", state)] if is_sane else [])]
 
 
 def query_of(request: Request) -> list[tuple[str, str]]:

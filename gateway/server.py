@@ -154,7 +154,9 @@ class Api:
             raise await checking.whole(wrong, self._backend, match.route) from wrong
         if match.route.streams:
             return await self._stream(request, match.route, message, timeout_s)
-        return await _unary_response(await self._backend.call(match.route, message, timeout_s))
+        return await _unary_response(
+            await self._backend.call(match.route, message, timeout_s, requests.trace_of(request))
+        )
 
     async def _stream(self, request: Request, route: routes.Route, message: Message, timeout_s: float) -> Response:
         as_events = events.EVENT_STREAM in request.headers.get("accept", "") and not route.returns_bytes

@@ -15,15 +15,17 @@ from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_OK, EXIT_RETRY, run_
 from headrace.settings import load
 from headrace.v1 import inference_pb2
 from headrace.v1.inference_pb2 import Inference
+from inferencer.across import AcrossClusters
 from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce, is_fenced
 from inferencer.loading import ModelLoader
 from inferencer.loop import DEFAULT_MAX_ROWS, DEFAULT_MAX_WAIT_S, Loop, Route, Target, is_permanent
 from inferencer.models import Following
-from inferencer.served import fetch_inference
+from inferencer.served import Clusters, fetch_clusters, fetch_inference
 from inferencer.settings import Settings
 from inferencer.status import Reporter, Status
 from inferencer.workers import Workers
 from streams.answers import dead_letter_topic
+from streams.clusters import secrets_of
 from streams.codecs import codec_for
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, partitions_of
@@ -67,8 +69,9 @@ def replica(settings: Settings, stop: threading.Event) -> int:
         stack.enter_context(reporter)
         stack.enter_context(metrics_endpoint(settings.metrics_listen, ready=lambda: status.is_ready))
         try:
+            clusters = fetch_clusters(channel, inference, KafkaSettings(settings.kafka), secrets_of(os.environ), stop)
             with models.start(inference, stop):
-                answer(settings, inference, models, status, stop)
+                answer(settings, inference, clusters, models, status, stop)
         except HeadraceError as error:
             if stop.is_set() and isinstance(error, Cancelled):
                 raise
@@ -87,12 +90,18 @@ def _workers(settings: Settings, status: Status) -> Workers:
     )
 
 
-def answer(settings: Settings, inference: Inference, models: Following, status: Status, stop: threading.Event) -> None:
+def answer(
+    settings: Settings,
+    inference: Inference,
+    clusters: Clusters,
+    models: Following,
+    status: Status,
+    stop: threading.Event,
+) -> None:
     """Joins the group, and answers until stopped."""
-    kafka = KafkaSettings(settings.kafka)
     group_id = f"headrace-inf-{inference.id}"
     reader = GroupReader(
-        kafka,
+        clusters.input,
         group_id=group_id,
         topic=inference.input_topic,
         slot=str(settings.slot),
@@ -101,9 +110,9 @@ def answer(settings: Settings, inference: Inference, models: Following, status: 
         on_lost=lambda partitions: loop.after_loss(partitions),
     )
     # Opening the writer first fences what an earlier process of this slot left open, before the group is joined.
-    with _delivery(kafka, f"{group_id}-{settings.slot}", inference, reader) as delivery:
+    with _delivery(clusters, f"{group_id}-{settings.slot}", inference, reader) as delivery:
         loop = Loop(
-            route=_route(kafka, inference),
+            route=_route(clusters, inference),
             reader=reader,
             codec=codec_for(inference.input_format, dict(inference.input_config)),
             models=models,
@@ -116,18 +125,20 @@ def answer(settings: Settings, inference: Inference, models: Following, status: 
             reader.leave()
 
 
-def _delivery(kafka: KafkaSettings, transactional_id: str, inference: Inference, reader: GroupReader) -> Delivery:
+def _delivery(clusters: Clusters, transactional_id: str, inference: Inference, reader: GroupReader) -> Delivery:
+    if clusters.input != clusters.output:
+        return AcrossClusters(clusters.input, clusters.output, inference.output_topic, reader)
     if inference.guarantee == inference_pb2.GUARANTEE_AT_LEAST_ONCE:
-        return AtLeastOnce(kafka, reader)
-    return ExactlyOnce(kafka, transactional_id, inference.input_topic)
+        return AtLeastOnce(clusters.input, reader)
+    return ExactlyOnce(clusters.input, transactional_id, inference.input_topic)
 
 
-def _route(kafka: KafkaSettings, inference: Inference) -> Route:
+def _route(clusters: Clusters, inference: Inference) -> Route:
     wait: timedelta | None = inference.batch.max_wait.ToTimedelta() if inference.batch.HasField("max_wait") else None
     return Route(
         input_topic=inference.input_topic,
-        output=_target(kafka, inference.output_topic),
-        dead_letters=_target(kafka, dead_letter_topic(inference.input_topic)),
+        output=_target(clusters.output, inference.output_topic),
+        dead_letters=_target(clusters.input, dead_letter_topic(inference.input_topic)),
         on_error=inference.on_error or inference_pb2.ERROR_POLICY_DEAD_LETTER,
         max_rows=inference.batch.max_rows or DEFAULT_MAX_ROWS,
         max_wait_s=wait.total_seconds() if wait is not None else DEFAULT_MAX_WAIT_S,

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from headrace.errors import Aborted, FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
 from headrace.v1 import error_pb2
-from streams.group import GroupMetadata, GroupReader
+from streams.group import GroupMetadata
 from streams.kafka import KafkaSettings
 from streams.writer import (
     BatchProducer,
@@ -55,6 +55,13 @@ class Delivery(Protocol):
     def __enter__(self) -> "Delivery": ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+class Offsets(Protocol):
+    """Where positions in the input are kept."""
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Partition to next offset."""
 
 
 class ExactlyOnce:
@@ -111,7 +118,7 @@ class ExactlyOnce:
 class AtLeastOnce:
     """Offsets commit after Kafka has confirmed every answer; a crash between the two repeats answers."""
 
-    def __init__(self, kafka: KafkaSettings, reader: GroupReader) -> None:
+    def __init__(self, kafka: KafkaSettings, reader: Offsets) -> None:
         self._producer = BatchProducer(kafka)
         self._reader = reader
         self._topics: set[str] = set()  # written to since the last commit

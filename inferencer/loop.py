@@ -85,6 +85,14 @@ class Batch:
     """The rows that were decoded."""
 
 
+class WaitBrokenError(Exception):
+    """What ends the replica while it waits for answers: no HeadraceError, which the model would take for its own."""
+
+    def __init__(self, cause: HeadraceError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 class BatchModel(Protocol):
     """Answers one batch at a time; between the two calls the loop reads the next one."""
 
@@ -245,7 +253,7 @@ class Loop:
         if len(batch.asked):
             self._alive_until = time.monotonic() + KEEP_ALIVE_S
             with phase("predict"):
-                answered = self._model.predictor.answer(self._while_waiting)
+                answered = self._await_answers()
             answers.update(zip(batch.asked.tolist(), answered, strict=True))
         self._asked = None
         return batch, answers
@@ -261,13 +269,24 @@ class Loop:
             self._produce(batch, answers)
         fail_at("after_produce")
 
+    def _await_answers(self) -> Answers:
+        try:
+            return self._model.predictor.answer(self._while_waiting)
+        except WaitBrokenError as broken:
+            raise broken.cause from broken
+
     def _while_waiting(self) -> None:
         """A slow model must neither keep the answers of the batch before in an open transaction, nor have the group
         take the replica for dead.
         """
-        self._commit_if_due()
-        if time.monotonic() < self._alive_until:
-            return
+        try:
+            self._commit_if_due()
+            if time.monotonic() >= self._alive_until:
+                self._keep_alive()
+        except HeadraceError as error:
+            raise WaitBrokenError(error) from error
+
+    def _keep_alive(self) -> None:
         self._alive_until = time.monotonic() + KEEP_ALIVE_S
         self._reader.pause()
         self._reader.keep_alive()
@@ -319,15 +338,21 @@ class Loop:
     def _send_dead_letters(
         self, questions: Sequence[Message], places: Sequence[Place], refused: Mapping[int, Refusal]
     ) -> None:
-        target, model = self._route.dead_letters, self._model.label
-        if not refused or self._route.on_error != inference_pb2.ERROR_POLICY_DEAD_LETTER:
-            return
-        records = []
-        for index in sorted(refused):
-            question, place = questions[index], places[index]
-            headers = dead_letter_headers(headers_of(question), model, self._source(place), refused[index])
-            records.append((question.value(), question.key(), place[0] % target.partitions, headers))
-        self._delivery.produce(target.topic, records)
+        if self._route.on_error == inference_pb2.ERROR_POLICY_DEAD_LETTER:
+            for index in sorted(refused):
+                self._send_dead_letter(questions[index], places[index], refused[index])
+
+    def _send_dead_letter(self, question: Message, place: Place, refusal: Refusal) -> None:
+        """The whole question; of one that would be too large, with the headers that are added, as much as may be."""
+        target, copied = self._route.dead_letters, headers_of(question)
+        forms = ((question.key(), question.value(), copied), (question.key(), None, copied), (None, None, None))
+        for key, value, kept in forms:
+            headers = dead_letter_headers(kept, self._model.label, self._source(place), refusal)
+            record = (value, key, place[0] % target.partitions, headers)
+            error = self._delivery.produce(target.topic, [record]).get(0)
+            if error is None:
+                return
+            refusal = Refusal(refusal.reason, f"{refusal.message}; cut, its source has all of it: {error.message}")
 
     def _source(self, place: Place) -> bytes:
         return b"%s/%d/%d" % (self._input_topic, *place)

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,15 +12,18 @@ import grpc
 
 from headrace.artifacts import write_download
 from headrace.chunks import sha256_of
-from headrace.errors import Cancelled, FailedPrecondition
+from headrace.errors import Cancelled, FailedPrecondition, NotFound
 from headrace.patience import Patience
 from headrace.v1 import error_pb2
-from headrace.v1.deployment_manager_pb2 import GetInferenceRequest
+from headrace.v1.deployment_manager_pb2 import GetInferenceRequest, ListKafkaClustersRequest
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+from headrace.v1.deployment_pb2 import KafkaCluster
 from headrace.v1.inference_pb2 import Inference
 from headrace.v1.result_collector_pb2 import DownloadArtifactRequest, GetResultRequest
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from headrace.v1.result_pb2 import Artifact, Result
+from streams.clusters import settings_of
+from streams.kafka import KafkaSettings
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,37 @@ def fetch_inference(channel: grpc.Channel, inference_id: int, stop: threading.Ev
     manager = DeploymentManagerStub(channel)
     inference: Inference = patiently(lambda: manager.GetInference(GetInferenceRequest(id=inference_id)), stop)
     return inference
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Where the topics of an inference are. Dead letters stand where their questions do."""
+
+    input: KafkaSettings
+    output: KafkaSettings
+
+
+def fetch_clusters(
+    channel: grpc.Channel,
+    inference: Inference,
+    platform: KafkaSettings,
+    secrets: Mapping[str, str],
+    stop: threading.Event,
+) -> Clusters:
+    """Raises NotFound for a name that there is not, and what `settings_of` raises."""
+
+    def named(name: str) -> KafkaSettings:
+        if not name:
+            return platform
+        return settings_of(patiently(lambda: _cluster(channel, name), stop), secrets)
+
+    return Clusters(named(inference.input_kafka_cluster), named(inference.output_kafka_cluster))
+
+
+def _cluster(channel: grpc.Channel, name: str) -> KafkaCluster:
+    for found in DeploymentManagerStub(channel).ListKafkaClusters(ListKafkaClustersRequest(name=name)).kafka_clusters:
+        return found  # type: ignore[no-any-return]
+    raise NotFound(error_pb2.REASON_RESOURCE_NOT_FOUND, f"no kafka_cluster is called {name!r}", name=name)
 
 
 def fetch_served(channel: grpc.Channel, result_id: int, folder: Path, stop: threading.Event) -> Served:

@@ -1,11 +1,24 @@
 """The contract of answers and dead letters: their headers, and the topic that dead letters go to."""
 
+from collections.abc import Iterable
+
 MODEL_HEADER = "headrace-model"  # NAME/VERSION
 SOURCE_HEADER = "headrace-source"  # of the question, or of the refused message: TOPIC/PARTITION/OFFSET
 ERROR_HEADER = "headrace-error"  # a reason
 ERROR_MESSAGE_HEADER = "headrace-error-message"
+# W3C's trace context: inferencers copy it as they copy every header of a question.
+TRACE_HEADERS = ("traceparent", "tracestate")
 MESSAGE_LIMIT = 1024  # characters of an error message in a header
 _DEAD_LETTER_SUFFIX = ".dead-letters"
+
+
+def trace_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, bytes]]:
+    """The trace context of a call, for the record that it becomes."""
+    return [
+        (name, value.encode() if isinstance(value, str) else value)
+        for name, value in metadata or ()
+        if name in TRACE_HEADERS
+    ]
 
 
 def dead_letter_topic(topic: str) -> str:

@@ -60,8 +60,9 @@ def encode_legacy(announcement: StreamAnnouncement) -> tuple[bytes, bytes]:
         # Kafka-ML's online sinks do not know how many there will be.
         "total_msg": announcement.record_count if announcement.ranges else announcement.record_count or None,
     }
-    if announcement.unsupervised_ranges:
-        body["unsupervised_topic"] = format_ranges(announcement.unsupervised_ranges)
+    if announcement.unsupervised_ranges or announcement.unsupervised_open_topics:
+        unsupervised = [format_ranges(announcement.unsupervised_ranges), *announcement.unsupervised_open_topics]
+        body["unsupervised_topic"] = ",".join(filter(None, unsupervised))
     if announcement.restrictions not in ("", "{}"):
         body["dataset_restrictions"] = announcement.restrictions
     if announcement.incremental and not announcement.open_topics:
@@ -121,7 +122,8 @@ def addressee(key: bytes | None, headers: Iterable[Header] | None, value: bytes 
 
 def topics_of(stream: Stream | StreamAnnouncement) -> set[str]:
     """The topics that hold its records."""
-    return {one.topic for one in (*stream.ranges, *stream.unsupervised_ranges)} | set(stream.open_topics)
+    in_ranges = {one.topic for one in (*stream.ranges, *stream.unsupervised_ranges)}
+    return in_ranges | {*stream.open_topics, *stream.unsupervised_open_topics}
 
 
 def check(announcement: StreamAnnouncement, *, ranges_follow: bool = False) -> None:
@@ -168,9 +170,10 @@ def _bad_fields(announcement: StreamAnnouncement) -> Iterator[FieldViolation]:
         yield FieldViolation("ranges", f"the announcement has {size} bytes, at most {MAX_VALUE_BYTES} are taken")
     if not announcement.message_id or len(announcement.message_id) > 200:
         yield FieldViolation("message_id", "must be given, with at most 200 characters")
-    for index, topic in enumerate(announcement.open_topics):
-        if not is_topic_name(topic):
-            yield FieldViolation(f"open_topics[{index}]", f"{topic[:100]!r} is no name of a topic")
+    for name in ("open_topics", "unsupervised_open_topics"):
+        for index, topic in enumerate(getattr(announcement, name)):
+            if not is_topic_name(topic):
+                yield FieldViolation(f"{name}[{index}]", f"{topic[:100]!r} is no name of a topic")
 
 
 def _bad_rates(announcement: StreamAnnouncement) -> list[FieldViolation]:
@@ -207,7 +210,7 @@ def _decode_legacy(key: bytes | None, value: bytes | None) -> StreamAnnouncement
         raise _malformed("its key is not a deployment's id as big-endian bytes")
     body = _parse_json(value or b"")
     ranges, open_topics = parse_topics(_string(body, "topic"))
-    unsupervised, _ = parse_topics(_string(body, "unsupervised_topic"))
+    unsupervised, open_unsupervised = parse_topics(_string(body, "unsupervised_topic"))
     announcement = StreamAnnouncement(
         # The same bytes are the same announcement: it has no id of its own.
         message_id="kafka-ml-" + hashlib.sha256(key + b"\0" + (value or b"")).hexdigest(),
@@ -215,6 +218,7 @@ def _decode_legacy(key: bytes | None, value: bytes | None) -> StreamAnnouncement
         ranges=ranges,
         unsupervised_ranges=unsupervised,
         open_topics=open_topics,
+        unsupervised_open_topics=open_unsupervised,
         input_format=_format(_string(body, "input_format", "RAW")),
         input_config=_config(body),
         validation_rate=_rate(body, "validation_rate"),

@@ -50,7 +50,7 @@ class Peer:
 
 PEERS = (
     Peer(
-        "the loop that everybody starts with (poll one, `model.predict`, produce, flush)", "naive", (), 200, "≥ 1,000 ×"
+        "the loop that everybody starts with (poll one, `model.predict`, produce, flush)", "naive", (), 100, "≥ 1,000 ×"
     ),
     Peer("Quix Streams 3.28 (`apply`)", "quix", ("quixstreams==3.28.1",), 5_000, "≥ 5 ×"),
     Peer(

@@ -9,7 +9,7 @@ from control_plane.store import changes, inferences, results
 from control_plane.store.changes import Kind
 from control_plane.store.clock import now_us
 from control_plane.store.lookups import in_use, row_of
-from control_plane.store.rows import deployment_message, parse
+from control_plane.store.rows import deployment_message, parse, stream_message, topic_names
 from control_plane.store.states import FINAL_STATES, is_final, state_name
 from control_plane.store.tables import (
     ConfigurationRow,
@@ -19,8 +19,9 @@ from control_plane.store.tables import (
     ResultRow,
     StreamRow,
 )
-from headrace.errors import FailedPrecondition
+from headrace.errors import FailedPrecondition, InvalidArgument
 from headrace.v1 import deployment_pb2, error_pb2, result_pb2, stream_pb2
+from streams.control import topics_of
 
 
 def create(deployment: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
@@ -47,6 +48,7 @@ def create(deployment: deployment_pb2.Deployment) -> deployment_pb2.Deployment:
         state=deployment_pb2.STATE_CREATED,
         from_result_id=deployment.from_result_id or None,
         stream_pb=b"" if again is None else results.stream(again).SerializeToString(),
+        allowed_topics=",".join(deployment.allowed_topics),
     )
     if again is not None:
         results.create(row, again.model_id, results.code_of_result(again), deployment.settings)
@@ -158,6 +160,13 @@ def offer_stream(deployment_id: int, stream_id: int) -> bool:
     return True
 
 
+def check_allows(stream: stream_pb2.Stream | stream_pb2.StreamAnnouncement) -> None:
+    """Raise InvalidArgument (TOPIC_NOT_ALLOWED) where its deployment takes no records of one of its topics."""
+    row = DeploymentRow.get_or_none(DeploymentRow.id == stream.deployment_id)
+    if row is not None and (error := _not_allowed(row, stream)) is not None:
+        raise error
+
+
 def refuse_announcement(refused: stream_pb2.RefusedAnnouncement) -> None:
     """Let the deployment that it was meant for show it, if it still waits for its stream."""
     row = _waiting(refused.deployment_id)
@@ -197,6 +206,22 @@ def own_stream(id: int) -> stream_pb2.Stream | None:
     return parse(stream_pb2.Stream, row.stream_pb) if row.stream_pb else None
 
 
+def _not_allowed(
+    row: DeploymentRow, stream: stream_pb2.Stream | stream_pb2.StreamAnnouncement
+) -> InvalidArgument | None:
+    allowed = topic_names(row.allowed_topics)
+    others = sorted(topics_of(stream) - set(allowed)) if allowed else []
+    if not others:
+        return None
+    return InvalidArgument(
+        error_pb2.REASON_TOPIC_NOT_ALLOWED,
+        f"the deployment {row.id} takes records of {', '.join(allowed)} only, not of {others[0]}",
+        id=row.id,
+        topic=others[0],
+        allowed=", ".join(allowed),
+    )
+
+
 def _waiting(id: int) -> DeploymentRow | None:
     """The deployment, if it exists, runs and has no stream."""
     row: DeploymentRow | None = DeploymentRow.get_or_none(DeploymentRow.id == id)
@@ -208,11 +233,15 @@ def _waiting(id: int) -> DeploymentRow | None:
 def _take_early_stream(row: DeploymentRow) -> None:
     if row.stream_id is not None:
         return
-    early = StreamRow.select(StreamRow.id).where(StreamRow.deployment_id == row.id)
-    newest = early.order_by(StreamRow.id.desc()).first()
-    if newest is not None:
-        row.stream_id = newest.id
-        row.save()
+    for early in StreamRow.select().where(StreamRow.deployment_id == row.id).order_by(StreamRow.id.desc()):
+        stream = stream_message(early)
+        if (error := _not_allowed(row, stream)) is None:
+            row.stream_id, row.refused_pb = early.id, None
+            break
+        if row.refused_pb is None:
+            told = stream_pb2.RefusedAnnouncement(deployment_id=row.id, error=error.to_status(), source=stream.source)
+            row.refused_pb = told.SerializeToString()
+    row.save()
 
 
 def _models(configuration_id: int) -> list[ModelRow]:

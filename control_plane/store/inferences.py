@@ -15,6 +15,7 @@ from control_plane.store.lookups import check_etag, check_name_free, row_of
 from control_plane.store.rows import error_bytes, inference_message, parse
 from control_plane.store.states import FINAL_INFERENCE_STATES, inference_state_name
 from control_plane.store.tables import InferenceRow, ReplicaRow, ResultRow
+from control_plane.store.warnings import warnings_of
 from headrace.errors import FailedPrecondition
 from headrace.v1 import error_pb2, inference_pb2
 
@@ -29,6 +30,7 @@ _NOT_STORED = (
     "etag",
     "model_name",
     "model_version",
+    "warnings",
 )
 
 
@@ -132,6 +134,12 @@ def users(result_ids: Collection[int]) -> list[int]:
     """Inferences that serve one of these results, or answer with it while the one that is wanted cannot be loaded."""
     rows = list(InferenceRow.select().order_by(InferenceRow.id))
     return [row.id for row in rows if row.result_id in result_ids or _answering(row) in result_ids]
+
+
+def users_of_cluster(name: str) -> list[int]:
+    """Inferences with topics on this Kafka cluster."""
+    wishes = {row.id: parse(inference_pb2.Inference, row.inference_pb) for row in InferenceRow.select()}
+    return sorted(key for key, one in wishes.items() if name in (one.input_kafka_cluster, one.output_kafka_cluster))
 
 
 def check_new(inference: inference_pb2.Inference) -> None:
@@ -370,15 +378,16 @@ def _messages(rows: Sequence[InferenceRow]) -> list[inference_pb2.Inference]:
         slots[slot.inference_id].append(slot)
     served = {row.id: row for row in ResultRow.select().where(ResultRow.id.in_([row.result_id for row in rows]))}
     return [
-        _with_trouble(
+        _with_remarks(
             inference_message(row, slots[row.id], served[row.result_id].model_name, served[row.result_id].version)
         )
         for row in rows
     ]
 
 
-def _with_trouble(inference: inference_pb2.Inference) -> inference_pb2.Inference:
-    """What a replica at work says is wrong is wrong with the whole."""
+def _with_remarks(inference: inference_pb2.Inference) -> inference_pb2.Inference:
+    """What a replica at work says is wrong is wrong with the whole. Warnings are not stored: they follow."""
+    inference.warnings[:] = warnings_of(inference)
     errors = [one.error for one in inference.replica_states if one.state in _AT_WORK and one.HasField("error")]
     if errors and not inference.HasField("error"):
         inference.error.CopyFrom(errors[0])

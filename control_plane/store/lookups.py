@@ -9,6 +9,7 @@ from control_plane.store.tables import (
     ConfigurationRow,
     DeploymentRow,
     InferenceRow,
+    KafkaClusterRow,
     ModelRow,
     ResultRow,
     StreamRow,
@@ -16,8 +17,8 @@ from control_plane.store.tables import (
 from headrace.errors import Aborted, AlreadyExists, FailedPrecondition, FieldViolation, NotFound
 from headrace.v1 import error_pb2
 
-R = TypeVar("R", ModelRow, ConfigurationRow, DeploymentRow, ResultRow, StreamRow, InferenceRow)
-Named = type[ModelRow] | type[ConfigurationRow] | type[InferenceRow]
+R = TypeVar("R", ModelRow, ConfigurationRow, DeploymentRow, ResultRow, StreamRow, InferenceRow, KafkaClusterRow)
+Named = type[ModelRow] | type[ConfigurationRow] | type[InferenceRow] | type[KafkaClusterRow]
 
 
 def row_of(table: type[R], id: int) -> R:
@@ -30,6 +31,11 @@ def row_of(table: type[R], id: int) -> R:
 
 def not_found(resource: str, id: int) -> NotFound:
     return NotFound(error_pb2.REASON_RESOURCE_NOT_FOUND, f"no {resource} has the id {id}", resource=resource, id=id)
+
+
+def not_named(resource: str, name: str) -> NotFound:
+    what = f"no {resource} is called {name!r}"
+    return NotFound(error_pb2.REASON_RESOURCE_NOT_FOUND, what, resource=resource, name=name)
 
 
 def check_etag(row: ModelRow | ConfigurationRow | InferenceRow, given: str) -> None:

@@ -23,6 +23,7 @@ from control_plane.store.tables import (
     DeploymentRow,
     EventRow,
     InferenceRow,
+    KafkaClusterRow,
     ModelRow,
     ReplicaRow,
     ResultRow,
@@ -130,6 +131,11 @@ def configuration_message(row: ConfigurationRow, model_ids: Iterable[int]) -> co
     )
 
 
+def topic_names(text: str) -> list[str]:
+    """Of a column of them, joined by commas."""
+    return [name for name in text.split(",") if name]
+
+
 def deployment_message(row: DeploymentRow, result_ids: Iterable[int]) -> deployment_pb2.Deployment:
     return deployment_pb2.Deployment(
         id=row.id,
@@ -147,6 +153,7 @@ def deployment_message(row: DeploymentRow, result_ids: Iterable[int]) -> deploym
         start_time=timestamp(row.start_time),
         end_time=timestamp(row.end_time),
         from_result_id=row.from_result_id or 0,
+        allowed_topics=topic_names(row.allowed_topics),
         refused_announcement=None if row.refused_pb is None else parse(stream_pb2.RefusedAnnouncement, row.refused_pb),
     )
 
@@ -230,6 +237,7 @@ def stream_message(row: StreamRow) -> stream_pb2.Stream:
         restrictions=said.restrictions,
         incremental=said.incremental,
         open_topics=said.open_topics,
+        unsupervised_open_topics=said.unsupervised_open_topics,
         stream_key=said.stream_key,
         topic_ids=said.topic_ids,
         message_id=row.message_id,
@@ -265,6 +273,13 @@ def inference_message(
     message.model_id = row.model_id or 0
     message.alias = row.alias_name
     message.replicas = row.replicas
+    return message
+
+
+def kafka_cluster_message(row: KafkaClusterRow) -> deployment_pb2.KafkaCluster:
+    message = parse(deployment_pb2.KafkaCluster, row.cluster_pb)
+    message.id, message.name = row.id, row.name
+    message.create_time.CopyFrom(timestamp(row.create_time) or timestamp_pb2.Timestamp())
     return message
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from control_plane.store.connections import database
-from control_plane.store.tables import TABLES, AliasPeriodRow
+from control_plane.store.tables import TABLES, AliasPeriodRow, KafkaClusterRow
 from headrace.errors import FailedPrecondition
 from headrace.v1 import error_pb2
 
@@ -57,6 +57,16 @@ def _keep_curves() -> None:
     _run("ALTER TABLE result ADD COLUMN curves_pb BLOB NOT NULL DEFAULT x''")
 
 
+def _keep_allowed_topics() -> None:
+    """8: a deployment may take streams of some topics only."""
+    _run("ALTER TABLE deployment ADD COLUMN allowed_topics TEXT NOT NULL DEFAULT ''")
+
+
+def _name_kafka_clusters() -> None:
+    """9: inferences may read and write other Kafka clusters than the platform's."""
+    database.create_tables([KafkaClusterRow])
+
+
 def _run(statement: str) -> None:
     database.execute_sql(statement)  # type: ignore[no-untyped-call]
 
@@ -69,6 +79,8 @@ UPGRADES: tuple[Callable[[], None], ...] = (
     _keep_refused_announcements,
     _keep_where_attempts_began,
     _keep_curves,
+    _keep_allowed_topics,
+    _name_kafka_clusters,
 )
 
 VERSION = 1 + len(UPGRADES)

@@ -35,6 +35,7 @@ def record(request: stream_catalog_pb2.RecordStreamRequest) -> Recorded:
         topic_id = _topic_id(request.source.topic)
         row = _recorded_before(request, topic_id)
         if row is None:
+            deployments.check_allows(request.announcement)
             row, created = _insert(request, topic_id), True
     for refused in request.refused:
         deployments.refuse_announcement(refused)

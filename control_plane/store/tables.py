@@ -160,6 +160,8 @@ class DeploymentRow(Table):
     stream_pb = BlobField(default=b"")
     # v1.RefusedAnnouncement: the last one for it, while it has no stream.
     refused_pb = BlobField(null=True)
+    # Topics joined by commas, which their names do not have. Empty: any.
+    allowed_topics = TextField(default="")
 
     class Meta:
         table_name = "deployment"
@@ -310,6 +312,17 @@ class ReplicaRow(Table):
         primary_key = CompositeKey("inference_id", "slot")
 
 
+class KafkaClusterRow(Table):
+    id = RowId()
+    create_time = BigIntegerField()
+    name = CharField(unique=True)
+    # v1.KafkaCluster: its servers and options, with references to secrets in place of these.
+    cluster_pb = BlobField()
+
+    class Meta:
+        table_name = "kafka_cluster"
+
+
 class AnswerRow(Table):
     """The answer that a request_id got, for a day."""
 
@@ -338,5 +351,6 @@ TABLES: tuple[type[Table], ...] = (
     AliasPeriodRow,
     InferenceRow,
     ReplicaRow,
+    KafkaClusterRow,
     AnswerRow,
 )

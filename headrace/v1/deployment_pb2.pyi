@@ -160,7 +160,7 @@ class Resources(_message.Message):
     def __init__(self, cpu_count: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., gpu_count: _Optional[int] = ...) -> None: ...
 
 class Deployment(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "configuration_id", "description", "settings", "stream_id", "resources", "kafka_cluster", "state", "error", "result_ids", "start_time", "end_time", "queue_message", "from_result_id", "refused_announcement")
+    __slots__ = ("id", "create_time", "update_time", "configuration_id", "description", "settings", "stream_id", "resources", "kafka_cluster", "state", "error", "result_ids", "start_time", "end_time", "queue_message", "from_result_id", "refused_announcement", "allowed_topics")
     ID_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +178,7 @@ class Deployment(_message.Message):
     QUEUE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     FROM_RESULT_ID_FIELD_NUMBER: _ClassVar[int]
     REFUSED_ANNOUNCEMENT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_TOPICS_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
@@ -195,7 +196,8 @@ class Deployment(_message.Message):
     queue_message: str
     from_result_id: int
     refused_announcement: _stream_pb2.RefusedAnnouncement
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., configuration_id: _Optional[int] = ..., description: _Optional[str] = ..., settings: _Optional[_Union[TrainingSettings, _Mapping]] = ..., stream_id: _Optional[int] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., kafka_cluster: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_ids: _Optional[_Iterable[int]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_message: _Optional[str] = ..., from_result_id: _Optional[int] = ..., refused_announcement: _Optional[_Union[_stream_pb2.RefusedAnnouncement, _Mapping]] = ...) -> None: ...
+    allowed_topics: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., configuration_id: _Optional[int] = ..., description: _Optional[str] = ..., settings: _Optional[_Union[TrainingSettings, _Mapping]] = ..., stream_id: _Optional[int] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., kafka_cluster: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_ids: _Optional[_Iterable[int]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_message: _Optional[str] = ..., from_result_id: _Optional[int] = ..., refused_announcement: _Optional[_Union[_stream_pb2.RefusedAnnouncement, _Mapping]] = ..., allowed_topics: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueuePlace(_message.Message):
     __slots__ = ("place", "length", "running_count", "running_limit", "message")

@@ -48,6 +48,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_TOPIC_RECREATED: _ClassVar[Reason]
     REASON_SPOOL_LIMIT: _ClassVar[Reason]
     REASON_SCHEMA_REGISTRY: _ClassVar[Reason]
+    REASON_TOPIC_NOT_ALLOWED: _ClassVar[Reason]
     REASON_DIGEST_MISMATCH: _ClassVar[Reason]
     REASON_DISK_FULL: _ClassVar[Reason]
     REASON_CHECKPOINT_CORRUPT: _ClassVar[Reason]
@@ -99,6 +100,7 @@ REASON_NAN_OUTPUT: Reason
 REASON_TOPIC_RECREATED: Reason
 REASON_SPOOL_LIMIT: Reason
 REASON_SCHEMA_REGISTRY: Reason
+REASON_TOPIC_NOT_ALLOWED: Reason
 REASON_DIGEST_MISMATCH: Reason
 REASON_DISK_FULL: Reason
 REASON_CHECKPOINT_CORRUPT: Reason

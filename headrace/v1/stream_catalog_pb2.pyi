@@ -147,16 +147,18 @@ class StreamRecord(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., sample: _Optional[_Iterable[float]] = ..., label: _Optional[_Iterable[float]] = ..., sample_text: _Optional[str] = ..., label_text: _Optional[str] = ..., decode_error: _Optional[str] = ...) -> None: ...
 
 class GetStreamHeadResponse(_message.Message):
-    __slots__ = ("records", "sample", "label", "fields")
+    __slots__ = ("records", "sample", "label", "fields", "availability")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
+    AVAILABILITY_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[StreamRecord]
     sample: _model_pb2.TensorSpec
     label: _model_pb2.TensorSpec
     fields: _containers.RepeatedCompositeFieldContainer[_model_pb2.TensorSpec]
-    def __init__(self, records: _Optional[_Iterable[_Union[StreamRecord, _Mapping]]] = ..., sample: _Optional[_Union[_model_pb2.TensorSpec, _Mapping]] = ..., label: _Optional[_Union[_model_pb2.TensorSpec, _Mapping]] = ..., fields: _Optional[_Iterable[_Union[_model_pb2.TensorSpec, _Mapping]]] = ...) -> None: ...
+    availability: _stream_pb2.Availability
+    def __init__(self, records: _Optional[_Iterable[_Union[StreamRecord, _Mapping]]] = ..., sample: _Optional[_Union[_model_pb2.TensorSpec, _Mapping]] = ..., label: _Optional[_Union[_model_pb2.TensorSpec, _Mapping]] = ..., fields: _Optional[_Iterable[_Union[_model_pb2.TensorSpec, _Mapping]]] = ..., availability: _Optional[_Union[_stream_pb2.Availability, str]] = ...) -> None: ...
 
 class AwaitStreamRequest(_message.Message):
     __slots__ = ("deployment_id", "wait")

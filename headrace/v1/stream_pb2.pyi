@@ -62,7 +62,7 @@ class OffsetRange(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., start: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class StreamAnnouncement(_message.Message):
-    __slots__ = ("message_id", "deployment_id", "ranges", "unsupervised_ranges", "input_format", "input_config", "validation_rate", "test_rate", "record_count", "description", "restrictions", "incremental", "open_topics", "stream_key", "topic_ids")
+    __slots__ = ("message_id", "deployment_id", "ranges", "unsupervised_ranges", "input_format", "input_config", "validation_rate", "test_rate", "record_count", "description", "restrictions", "incremental", "open_topics", "stream_key", "topic_ids", "unsupervised_open_topics")
     class InputConfigEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class StreamAnnouncement(_message.Message):
     OPEN_TOPICS_FIELD_NUMBER: _ClassVar[int]
     STREAM_KEY_FIELD_NUMBER: _ClassVar[int]
     TOPIC_IDS_FIELD_NUMBER: _ClassVar[int]
+    UNSUPERVISED_OPEN_TOPICS_FIELD_NUMBER: _ClassVar[int]
     message_id: str
     deployment_id: int
     ranges: _containers.RepeatedCompositeFieldContainer[OffsetRange]
@@ -107,7 +108,8 @@ class StreamAnnouncement(_message.Message):
     open_topics: _containers.RepeatedScalarFieldContainer[str]
     stream_key: str
     topic_ids: _containers.ScalarMap[str, str]
-    def __init__(self, message_id: _Optional[str] = ..., deployment_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., unsupervised_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., input_format: _Optional[_Union[DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., validation_rate: _Optional[float] = ..., test_rate: _Optional[float] = ..., record_count: _Optional[int] = ..., description: _Optional[str] = ..., restrictions: _Optional[str] = ..., incremental: _Optional[bool] = ..., open_topics: _Optional[_Iterable[str]] = ..., stream_key: _Optional[str] = ..., topic_ids: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    unsupervised_open_topics: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, message_id: _Optional[str] = ..., deployment_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., unsupervised_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., input_format: _Optional[_Union[DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., validation_rate: _Optional[float] = ..., test_rate: _Optional[float] = ..., record_count: _Optional[int] = ..., description: _Optional[str] = ..., restrictions: _Optional[str] = ..., incremental: _Optional[bool] = ..., open_topics: _Optional[_Iterable[str]] = ..., stream_key: _Optional[str] = ..., topic_ids: _Optional[_Mapping[str, str]] = ..., unsupervised_open_topics: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StreamSource(_message.Message):
     __slots__ = ("topic", "partition", "offset", "time")
@@ -132,7 +134,7 @@ class RefusedAnnouncement(_message.Message):
     def __init__(self, deployment_id: _Optional[int] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., source: _Optional[_Union[StreamSource, _Mapping]] = ...) -> None: ...
 
 class Stream(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "deployment_id", "ranges", "unsupervised_ranges", "input_format", "input_config", "validation_rate", "test_rate", "record_count", "description", "restrictions", "incremental", "open_topics", "stream_key", "message_id", "dialect", "source", "availability", "range_string", "topic_ids")
+    __slots__ = ("id", "create_time", "update_time", "deployment_id", "ranges", "unsupervised_ranges", "input_format", "input_config", "validation_rate", "test_rate", "record_count", "description", "restrictions", "incremental", "open_topics", "stream_key", "message_id", "dialect", "source", "availability", "range_string", "topic_ids", "unsupervised_open_topics")
     class InputConfigEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +171,7 @@ class Stream(_message.Message):
     AVAILABILITY_FIELD_NUMBER: _ClassVar[int]
     RANGE_STRING_FIELD_NUMBER: _ClassVar[int]
     TOPIC_IDS_FIELD_NUMBER: _ClassVar[int]
+    UNSUPERVISED_OPEN_TOPICS_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
@@ -191,4 +194,5 @@ class Stream(_message.Message):
     availability: Availability
     range_string: str
     topic_ids: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., unsupervised_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., input_format: _Optional[_Union[DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., validation_rate: _Optional[float] = ..., test_rate: _Optional[float] = ..., record_count: _Optional[int] = ..., description: _Optional[str] = ..., restrictions: _Optional[str] = ..., incremental: _Optional[bool] = ..., open_topics: _Optional[_Iterable[str]] = ..., stream_key: _Optional[str] = ..., message_id: _Optional[str] = ..., dialect: _Optional[_Union[Dialect, str]] = ..., source: _Optional[_Union[StreamSource, _Mapping]] = ..., availability: _Optional[_Union[Availability, str]] = ..., range_string: _Optional[str] = ..., topic_ids: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    unsupervised_open_topics: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., deployment_id: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., unsupervised_ranges: _Optional[_Iterable[_Union[OffsetRange, _Mapping]]] = ..., input_format: _Optional[_Union[DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., validation_rate: _Optional[float] = ..., test_rate: _Optional[float] = ..., record_count: _Optional[int] = ..., description: _Optional[str] = ..., restrictions: _Optional[str] = ..., incremental: _Optional[bool] = ..., open_topics: _Optional[_Iterable[str]] = ..., stream_key: _Optional[str] = ..., message_id: _Optional[str] = ..., dialect: _Optional[_Union[Dialect, str]] = ..., source: _Optional[_Union[StreamSource, _Mapping]] = ..., availability: _Optional[_Union[Availability, str]] = ..., range_string: _Optional[str] = ..., topic_ids: _Optional[_Mapping[str, str]] = ..., unsupervised_open_topics: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -67,6 +67,8 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
         ["infer", "1", "-i", "a", "-o", "b", "--guarantee", "sometimes"],
         ["infer", "digits", "-i", "a", "-o", "b"],
         ["inference", "update"],
+        ["kafka-cluster", "create", "east", "garbage"],
+        ["kafka-cluster", "create", "east", "east:9092", "--option", "sasl.password"],
         ["inference", "update", "digits", "--max-wait", "61"],
         ["train", "digits", "--deadline", "nan"],
         ["train", "digits", "--decode-error-limit", "nan"],

@@ -15,7 +15,7 @@ from google.protobuf import empty_pb2
 from cli import main
 from headrace.v1 import model_pb2, stream_catalog_pb2, stream_catalog_pb2_grpc, stream_pb2
 
-IMAGES, FIELDS, EMPTY = 1, 2, 3
+IMAGES, FIELDS, EMPTY, PARTLY = 1, 2, 3, 4
 
 
 class _Catalog(stream_catalog_pb2_grpc.StreamCatalogServicer):
@@ -32,7 +32,10 @@ class _Catalog(stream_catalog_pb2_grpc.StreamCatalogServicer):
 
     def GetStreamHead(self, request: Any, context: grpc.ServicerContext) -> stream_catalog_pb2.GetStreamHeadResponse:
         self.request = request
-        return {IMAGES: _images(), FIELDS: _records()}.get(request.id, stream_catalog_pb2.GetStreamHeadResponse())
+        partly = _records()
+        partly.availability = stream_pb2.AVAILABILITY_PARTLY_EXPIRED
+        heads = {IMAGES: _images(), FIELDS: _records(), PARTLY: partly}
+        return heads.get(request.id, stream_catalog_pb2.GetStreamHeadResponse())
 
     def AnnounceStream(self, request: Any, context: grpc.ServicerContext) -> stream_catalog_pb2.AnnounceStreamResponse:
         self.request = request
@@ -123,7 +126,17 @@ def test_the_head_as_json_is_that_of_the_api(catalog: _Catalog, capsys: pytest.C
 
 
 def test_a_stream_without_records_is_told(catalog: _Catalog, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no records" in _done(capsys, "head", str(EMPTY))
+    shown = _done(capsys, "head", str(EMPTY))
+    assert "no records" in shown
+    assert "Of the whole stream" not in shown
+
+
+def test_the_head_of_a_stream_that_has_lost_records_says_so(
+    catalog: _Catalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = _done(capsys, "head", str(PARTLY))
+    assert "0.125" in shown
+    assert "Of the whole stream: a part was deleted by retention." in shown
 
 
 def test_show_tells_availability_in_words(catalog: _Catalog, capsys: pytest.CaptureFixture[str]) -> None:

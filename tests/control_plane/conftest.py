@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,7 @@ def new_training(
     start: bool = True,
     signature: model_pb2.Signature | None = None,
     code: str = "model = 1",
+    allowed_topics: Sequence[str] = (),
 ) -> deployment_pb2.Deployment:
     """The same as a query, for tests of the store."""
     framework = model_pb2.FRAMEWORK_TENSORFLOW
@@ -72,6 +73,7 @@ def new_training(
         configuration_id=configuration.id,
         stream_id=stream_id,
         settings=deployment_pb2.TrainingSettings(batch_size=32, seed=7),
+        allowed_topics=allowed_topics,
     )
     deployment = deployments.create(wish)
     if start:

@@ -20,6 +20,7 @@ from headrace.server import serving
 from headrace.v1 import code_executor_pb2
 from headrace.v1.code_executor_pb2_grpc import add_CodeExecutorServicer_to_server
 from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+from headrace.v1.predictions_pb2_grpc import PredictionsStub
 from headrace.v1.result_collector_pb2_grpc import ResultCollectorStub
 from tests.control_plane.conftest import NOBODY, NOBODY_WAIT_S
 from tests.control_plane.executor import ParsingExecutor
@@ -60,6 +61,7 @@ class Managed:
 
     manager: Any
     collector: Any
+    predictions: Any
     world: World
     executor: SettingsExecutor = field(default_factory=SettingsExecutor)
 
@@ -94,7 +96,9 @@ async def managed(
             place = Place(f"127.0.0.1:{server.port}", kafka, max_trainings)
             await stack.enter_async_context(reconciling(Reconciler(store, cluster, place)))
         channel = await stack.enter_async_context(connect_async(f"127.0.0.1:{server.port}"))
-        yield Managed(DeploymentManagerStub(channel), ResultCollectorStub(channel), world, executor)
+        yield Managed(
+            DeploymentManagerStub(channel), ResultCollectorStub(channel), PredictionsStub(channel), world, executor
+        )
 
 
 def bad_fields(error: HeadraceError) -> dict[str, str]:

@@ -24,7 +24,7 @@ from headrace.v1.stream_pb2 import (
 )
 from streams import control
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of, log_ends, topic_ids
-from tests.control_plane.conftest import Plane, StartPlane
+from tests.control_plane.conftest import Plane, StartPlane, new_training
 from tests.streams.log import delete_before, delete_topic, offset_range, read, write
 
 Topic = Callable[..., str]
@@ -207,6 +207,26 @@ async def test_a_stream_that_came_as_kafka_mls_is_replayed_as_kafka_ml_does(
     assert list(json.loads(message.value() or b"")) == [
         "input_format", "input_config", "description", "topic", "validation_rate", "test_rate", "total_msg",
     ]  # fmt: skip
+
+
+async def test_nothing_is_announced_that_its_training_does_not_allow(
+    plane: Plane, kafka: KafkaSettings, topic: Topic, control_topic: str
+) -> None:
+    name = topic()
+    write(kafka, name, [b"x"] * 3)
+    stream_id = await recorded(plane, 0, offset_range(name, 0, 3))
+    deployment = await plane.store.write(lambda: new_training("guarded", allowed_topics=["mine"]))
+    chosen = api.AnnounceStreamRequest(
+        deployment_id=deployment.id, ranges=[offset_range(name, 0, 3)], input_format=DATA_FORMAT_RAW, input_config=RAW
+    )
+    for asked in (
+        plane.catalog.ReplayStream(api.ReplayStreamRequest(id=stream_id, deployment_id=deployment.id)),
+        plane.catalog.AnnounceStream(chosen),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            await asked
+        assert (caught.value.reason_name, caught.value.metadata["topic"]) == ("TOPIC_NOT_ALLOWED", name)
+    assert posted(kafka, control_topic) == []
 
 
 async def test_a_stream_whose_topic_was_made_anew_is_not_replayed(

@@ -312,6 +312,32 @@ def test_an_id_that_another_deployment_has_is_a_dead_letter_and_told(start: Call
     assert len(one.dead_letters()) == len(one.streams()) == 1
 
 
+def test_a_deployment_takes_streams_of_the_topics_that_it_allows_and_no_forged_ones(
+    start: Callable[..., Recording],
+) -> None:
+    one = start()
+    guarded = one.store.write_now(lambda: new_training("a", allowed_topics=["mine", "also-mine"]))
+    open_ended = announcement(3, guarded.id, topic="mine")
+    open_ended.unsupervised_open_topics.append("of-others")
+    headers, value = control.encode(open_ended)
+    one.send([ours(1, guarded.id, topic="of-others"), legacy(2, guarded.id, topic="of-others")])
+    one.send([Control(None, value, headers), ours(4, topic="of-others")])
+    with one.logger():
+        one.await_all()
+        letters = one.dead_letters()
+        assert [source_of(letter) for letter in letters] == [0, 1, 2]
+        assert {dict(headers_of(letter))["headrace-error"] for letter in letters} == {b"TOPIC_NOT_ALLOWED"}
+        told = from_status(one.read(lambda: deployments.get(guarded.id)).refused_announcement.error)
+        assert (told.reason_name, "takes records of mine, also-mine only, not of of-others" in told.message) == (
+            "TOPIC_NOT_ALLOWED", True,
+        )  # fmt: skip
+        one.send([ours(5, guarded.id, topic="mine")])
+        one.await_all()
+    assert [stream.message_id for stream in one.streams()] == ["m4", "m5"]
+    shown = one.read(lambda: deployments.get(guarded.id))
+    assert (shown.stream_id, shown.HasField("refused_announcement")) == (one.streams()[-1].id, False)
+
+
 def test_the_last_refusal_is_shown_until_a_right_announcement_comes(start: Callable[..., Recording]) -> None:
     one = start()
     deployment = one.store.write_now(lambda: new_training("a"))

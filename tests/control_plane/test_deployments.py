@@ -19,6 +19,7 @@ from headrace.errors import (
     NotFound,
     Unavailable,
     Unimplemented,
+    from_status,
 )
 from headrace.v1 import (
     configuration_pb2,
@@ -120,8 +121,9 @@ async def test_every_bad_field_is_named_at_once(plane: Managed) -> None:
     settings.deadline.seconds = -1
     with pytest.raises(InvalidArgument) as refused:
         await create(
-            plane, 0, settings=settings, stream_id=99, resources=Resources(memory_bytes=-1), description="x" * 10_000
-        )
+            plane, 0, settings=settings, stream_id=99, resources=Resources(memory_bytes=-1), description="x" * 10_000,
+            allowed_topics=["data", "no topic"],
+        )  # fmt: skip
     assert refused.value.reason == error_pb2.REASON_INVALID_FIELD
     assert set(bad_fields(refused.value)) == {
         "deployment.settings.batch_size",
@@ -132,6 +134,7 @@ async def test_every_bad_field_is_named_at_once(plane: Managed) -> None:
         "deployment.settings.tensorflow.fit_args",
         "deployment.resources.memory_bytes",
         "deployment.description",
+        "deployment.allowed_topics[1]",
         "deployment.configuration_id",
         "deployment.stream_id",
     }
@@ -366,12 +369,13 @@ async def test_a_result_is_trained_again_after_its_stream_was_deleted(plane: Man
 async def test_what_a_result_says_already_is_refused_beside_it(plane: Managed, store: Store) -> None:
     source = await trained(plane, store)
     wrong = Deployment(
-        configuration_id=1, from_result_id=source.id, stream_id=3, settings=TrainingSettings(batch_size=8)
-    )
+        configuration_id=1, from_result_id=source.id, stream_id=3, settings=TrainingSettings(batch_size=8),
+        allowed_topics=["data"],
+    )  # fmt: skip
     with pytest.raises(InvalidArgument) as refused:
         await plane.manager.CreateDeployment(api.CreateDeploymentRequest(deployment=wrong))
-    fields = {"deployment.configuration_id", "deployment.settings", "deployment.stream_id"}
-    assert set(bad_fields(refused.value)) == fields
+    fields = {"configuration_id", "settings", "stream_id", "allowed_topics"}
+    assert set(bad_fields(refused.value)) == {f"deployment.{name}" for name in fields}
     with pytest.raises(NotFound) as unknown:
         await create_again(plane, 99)
     assert unknown.value.metadata["resource"] == "result"
@@ -461,6 +465,17 @@ async def test_a_finished_training_is_not_cancelled_nor_deleted_while_it_is_serv
     await plane.manager.DeleteDeployment(api.DeleteDeploymentRequest(id=served))
     with pytest.raises(NotFound):
         store.read_now(lambda: deployments.get(served))
+
+
+async def test_a_stream_of_other_topics_than_are_allowed_is_not_taken(plane: Managed, store: Store) -> None:
+    early = plane.world.stream("early", deployment_id=1)
+    created = await create(plane, new_configuration(store, KERAS), allowed_topics=["mine"])
+    assert (created.stream_id, list(created.allowed_topics)) == (0, ["mine"])
+    told = from_status(created.refused_announcement.error)
+    assert (told.reason_name, told.metadata["allowed"]) == ("TOPIC_NOT_ALLOWED", "mine")
+    with pytest.raises(InvalidArgument) as refused:
+        await create(plane, created.configuration_id, stream_id=early, allowed_topics=["mine"])
+    assert set(bad_fields(refused.value)) == {"deployment.allowed_topics"}
 
 
 async def test_what_is_announced_before_its_training_is_trained_on(plane: Managed, store: Store) -> None:

@@ -204,16 +204,25 @@ async def test_records_that_cannot_be_decoded_are_refused_at_once(offline: Manag
     [
         {"limit": 0.5},
         {"upper_topic": "up"},
-        {"input_kafka_cluster": "other"},
-        {"output_kafka_cluster": "other"},
         {"resources": Resources(gpu_count=1)},
     ],
-    ids=["limit", "upper", "input-cluster", "output-cluster", "gpus"],
+    ids=["limit", "upper", "gpus"],
 )
 async def test_what_comes_later_says_so(offline: Managed, fields: dict[str, Any]) -> None:
     with pytest.raises(Unimplemented) as refused:
         await create(offline, result_id=1, input_topic="in", output_topic="out", **fields)
     assert refused.value.reason == error_pb2.REASON_NOT_YET
+
+
+async def test_more_replicas_than_partitions_are_allowed_and_warned_about(
+    plane: Managed, topic: Callable[..., str], names: tuple[str, str]
+) -> None:
+    result_id, questions = plane.world.finished("a"), topic(2)
+    one = await create(plane, result_id=result_id, input_topic=questions, output_topic=names[1], replicas=2)
+    assert not one.warnings
+    (warning,) = (await update(plane, "replicas", id=one.id, replicas=5)).warnings
+    assert f"5 replicas share 2 partitions of {questions}: 3 of them have nothing to do" in warning
+    assert not (await update(plane, "replicas", id=one.id, replicas=1)).warnings
 
 
 async def test_without_a_broker_nothing_is_stored(offline: Managed, store: Store) -> None:
@@ -366,10 +375,16 @@ async def test_a_replica_reports_and_learns_the_wish(offline: Managed, store: St
     assert answer.time.seconds > 0
     (first, _) = (await get(offline, one.id)).replica_states
     assert (first.lag, list(first.partitions), first.state) == (7, [0, 1], inference_pb2.INFERENCE_STATE_RUNNING)
+    assert (first.live, first.ready) == (True, False)
+    await report(attempt, ready=True)
+    assert (await get(offline, one.id)).replica_states[0].ready
     store.write_now(lambda: inferences.start_replica(one.id, 0))
     with pytest.raises(FailedPrecondition) as fenced:
         await report(attempt)
     assert fenced.value.reason == error_pb2.REASON_FENCED
+    # The process that replaces it has not reported yet.
+    first = (await get(offline, one.id)).replica_states[0]
+    assert (first.live, first.ready) == (False, False)
 
 
 async def test_an_inference_is_stopped_and_deleted_with_its_logs(tmp_path: Path, store: Store) -> None:

@@ -31,7 +31,9 @@ from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
 from streams.outputs import AnswerReader, output_config
 from streams.writer import BatchProducer, StreamProducer
 from tests.control_plane.conftest import Plane, StartPlane
+from tests.support import eventually
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CONFIG = {"data_type": "float32", "data_reshape": "2 2"}
 
 
@@ -125,13 +127,19 @@ async def test_a_question_gets_its_own_answer(
     plane = await start_plane(kafka=kafka.bootstrap_servers)
     inference = await an_inference(plane, topics)
     asked = [
-        plane.predictions.Predict(question(inference.id, [[number, 1], [2, 3]]), timeout=30) for number in range(5)
+        plane.predictions.Predict(
+            question(inference.id, [[number, 1], [2, 3]]), timeout=30, metadata=[("traceparent", TRACE)]
+        )
+        for number in range(5)
     ]
     answers = [answer.prediction for answer in await asyncio.gather(*asked)]
     assert [list(answer.values) for answer in answers] == [[number + 6.0, max(number, 3.0)] for number in range(5)]
     assert {answer.source.topic for answer in answers} == {topics[0]}
     assert {answer.model for answer in answers} == {"sums/1"}
     assert len({(answer.source.partition, answer.source.offset) for answer in answers}) == 5
+    with TopicFollower(kafka, topics[1], {}) as follower:
+        traced = eventually(lambda: [dict(headers_of(answer)).get("traceparent") for answer in follower.read(0.5)])
+    assert traced == [TRACE.encode()] * 5
     # A flat list is a row too.
     flat = await plane.predictions.Predict(question(inference.id, [1, 2, 3, 4]), timeout=30)
     assert list(flat.prediction.values) == [10, 4]
@@ -246,11 +254,17 @@ async def test_watchers_see_answers_and_the_inference(
         producer.flush()
     for watching in watches:
         seen: list[float] = []
+        summaries: set[str] = set()
         async with asyncio.timeout(20):
             while len(seen) < 10:
                 event = await anext(watching)
                 if event.HasField("prediction"):
                     seen.append(event.prediction.values[0])
+                    summaries.add(event.prediction.input_summary)
+                    assert event.prediction.model == "sums/1"
+        # One whose question is not found in time comes without a summary.
+        assert summaries - {""} <= {f"{number}, 0, 0, 0" for number in range(10)}
+        assert summaries != {""}
         assert seen == [float(number) for number in range(10)]
     await plane.store.write(lambda: inferences.set_state(inference.id, inference_pb2.INFERENCE_STATE_STOPPED))
     async with asyncio.timeout(10):

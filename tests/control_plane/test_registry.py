@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -20,7 +23,7 @@ from headrace.errors import (
 )
 from headrace.v1 import configuration_pb2, deployment_pb2, model_pb2, result_collector_pb2, result_pb2
 from headrace.v1 import model_registry_pb2 as api
-from tests.control_plane.conftest import Plane
+from tests.control_plane.conftest import Plane, StartPlane
 
 CODE = "model = build()\n"
 
@@ -90,6 +93,35 @@ async def test_an_executor_that_is_away_is_named(plane: Plane) -> None:
     assert caught.value.reason_name == "SERVICE_UNAVAILABLE"
     assert caught.value.metadata["address"] == "127.0.0.1:1"
     assert caught.value.metadata["framework"] == "PyTorch"
+
+
+DYING_EXECUTOR = """
+import os, signal
+from concurrent import futures
+import grpc
+from headrace.v1.code_executor_pb2_grpc import CodeExecutorServicer, add_CodeExecutorServicer_to_server
+class Dying(CodeExecutorServicer):
+    def ValidateCode(self, request, context):
+        os.kill(os.getpid(), signal.SIGKILL)
+server = grpc.server(futures.ThreadPoolExecutor(1))
+add_CodeExecutorServicer_to_server(Dying(), server)
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+print(port, flush=True)
+server.wait_for_termination()
+"""
+
+
+async def test_an_executor_that_is_killed_while_it_validates_leaves_nothing(start_plane: StartPlane) -> None:
+    with subprocess.Popen([sys.executable, "-c", DYING_EXECUTOR], stdout=subprocess.PIPE) as executor:
+        assert executor.stdout is not None
+        plane = await start_plane(pytorch_executor=f"127.0.0.1:{int(executor.stdout.readline())}")
+        with pytest.raises(Unavailable) as caught:
+            await created(plane, framework=model_pb2.FRAMEWORK_PYTORCH)
+        assert executor.wait(10) == -signal.SIGKILL
+    assert caught.value.reason_name == "SERVICE_UNAVAILABLE"
+    assert not (await plane.registry.ListModels(api.ListModelsRequest())).models
+    assert (await created(plane)).id == 1, "its name is free"
 
 
 async def test_a_name_is_taken_once(plane: Plane) -> None:

@@ -26,8 +26,10 @@ DROP TABLE model_alias_period;
 ALTER TABLE deployment DROP COLUMN from_result_id;
 ALTER TABLE deployment DROP COLUMN stream_pb;
 ALTER TABLE deployment DROP COLUMN refused_pb;
+ALTER TABLE deployment DROP COLUMN allowed_topics;
 ALTER TABLE result DROP COLUMN best_step;
 ALTER TABLE result DROP COLUMN curves_pb;
+DROP TABLE kafka_cluster;
 PRAGMA user_version = 1;
 """
 

@@ -13,7 +13,14 @@ import pytest
 from control_plane import stream_heads
 from headrace.errors import FailedPrecondition, InvalidArgument, NotFound
 from headrace.v1 import stream_catalog_pb2 as api
-from headrace.v1.stream_pb2 import DATA_FORMAT_RAW, DIALECT_HEADRACE, OffsetRange, StreamAnnouncement, StreamSource
+from headrace.v1.stream_pb2 import (
+    AVAILABILITY_PARTLY_EXPIRED,
+    DATA_FORMAT_RAW,
+    DIALECT_HEADRACE,
+    OffsetRange,
+    StreamAnnouncement,
+    StreamSource,
+)
 from streams.kafka import KafkaSettings, ensure_topics, topic_ids
 from streams.writer import StreamProducer, TransactionalWriter
 from tests.control_plane.conftest import Plane, StartPlane
@@ -155,7 +162,8 @@ async def test_what_is_left_and_written_is_shown(plane: Plane, kafka: KafkaSetti
     later = await recorded(plane, offset_range(name, 15, 20))
     open_ended = await recorded(plane, open_topics=[name], incremental=True)
     delete_before(kafka, name, 8)
-    assert places(await head(plane, partly)) == [(0, 8), (0, 9)]
+    left = await head(plane, partly)
+    assert (places(left), left.availability) == ([(0, 8), (0, 9)], AVAILABILITY_PARTLY_EXPIRED)
     assert places(await head(plane, early)) == [(0, 9)]
     assert places(await head(plane, later)) == []
     assert places(await head(plane, open_ended)) == [(0, 8), (0, 9)]

@@ -36,5 +36,6 @@ async def behind(module_behind: Behind) -> Behind:
     echo.answers.clear()
     echo.silent.clear()
     echo.timeouts_s.clear()
+    echo.metadata.clear()
     echo.cancelled.clear()
     return module_behind

@@ -25,6 +25,7 @@ class Echo(grpc.GenericRpcHandler):
         self.asked: list[tuple[str, Any]] = []
         self.answers: dict[str, Sequence[Answer]] = {}
         self.timeouts_s: list[float | None] = []
+        self.metadata: list[dict[str, str]] = []
         self.cancelled = asyncio.Event()
         # A method in here answers nothing until its call is cancelled.
         self.silent: set[str] = set()
@@ -67,6 +68,7 @@ class Echo(grpc.GenericRpcHandler):
     async def _hear(self, method: MethodDescriptor, request: Message, context: Any) -> None:
         self.asked.append((method.name, request))
         self.timeouts_s.append(context.time_remaining())
+        self.metadata.append(dict(context.invocation_metadata()))
         if method.name in self.silent:
             try:
                 await asyncio.Event().wait()

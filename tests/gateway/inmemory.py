@@ -48,6 +48,8 @@ class ControlPlane:
         self.inferences: dict[int, inference_pb2.Inference] = {}
         self.events: list[result_pb2.ResultEvent] = []
         self.answers: dict[int, list[predictions_pb2.Prediction]] = {}
+        self.dead_letters: list[predictions_pb2.DeadLetter] = []
+        self.replayed: list[int] = []
         self.logs: dict[tuple[str, int], list[tuple[str, str]]] = {}
         self.files: dict[tuple[int, str], bytes] = {}
         self.watchers = 0
@@ -152,13 +154,16 @@ class ControlPlane:
             inference.error.CopyFrom(error.to_status())
         self._notify()
 
-    def answer(self, inference_id: int, values: Sequence[float], offset: int, partition: int = 0) -> None:
+    def answer(
+        self, inference_id: int, values: Sequence[float], offset: int, partition: int = 0, **fields: Any
+    ) -> None:
         """An inference answered a record."""
         inference = self.inferences[inference_id]
         prediction = predictions_pb2.Prediction(
             values=values,
             source={"topic": inference.input_topic, "partition": partition, "offset": offset},
             model=f"{inference.model_name}/{inference.model_version}",
+            **fields,
         )
         prediction.time.GetCurrentTime()
         self.answers[inference_id].append(prediction)
@@ -336,6 +341,17 @@ class Predictions(predictions_pb2_grpc.PredictionsServicer):
             sent = len(answers)
             if inference.state in INFERENCE_ENDED:
                 return
+
+    async def ListDeadLetters(self, request: Any, context: Any) -> predictions_pb2.ListDeadLettersResponse:
+        newest_first = list(reversed(self._plane.dead_letters))[: request.page_size]
+        return predictions_pb2.ListDeadLettersResponse(dead_letters=newest_first)
+
+    async def ReplayDeadLetters(self, request: Any, context: Any) -> predictions_pb2.ReplayDeadLettersResponse:
+        """Two a call."""
+        left = [one.offset for one in self._plane.dead_letters if one.offset not in self._plane.replayed]
+        self._plane.replayed += left[:2]
+        ends = dict(request.ends) or {0: len(self._plane.dead_letters)}
+        return predictions_pb2.ReplayDeadLettersResponse(replayed_count=len(left[:2]), done=len(left) <= 2, ends=ends)
 
 
 def digits_stream(deployment_id: int) -> stream_pb2.Stream:

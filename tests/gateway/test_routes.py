@@ -85,3 +85,12 @@ async def test_a_rendered_picture_comes_as_it_is(behind: Behind) -> None:
     answer = await behind.http.get("/v1/results/7:confusionMatrix")
     assert (answer.headers["content-type"], answer.content) == ("image/png", b"\x89PNG")
     assert behind.echo.asked[-1][1] == result_collector_pb2.RenderConfusionMatrixRequest(result_id=7)
+
+
+async def test_the_trace_context_goes_on_to_the_call_behind(behind: Behind) -> None:
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+    await behind.http.post("/v1/inferences/7:predict", json={"sample": 1}, headers=trace)
+    assert {name: behind.echo.metadata[-1].get(name) for name in trace} == trace
+    for malformed in ("00-zz-b7ad6b7169203331-01", "x" * 600):
+        await behind.http.post("/v1/inferences/7:predict", json={"sample": 1}, headers={"traceparent": malformed})
+        assert "traceparent" not in behind.echo.metadata[-1]

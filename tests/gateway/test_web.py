@@ -21,7 +21,7 @@ from gateway.pages import DIST
 from gateway.server import serving
 from gateway.settings import Settings
 from headrace.errors import FailedPrecondition, InvalidArgument
-from headrace.v1 import deployment_pb2, error_pb2, inference_pb2, stream_pb2
+from headrace.v1 import deployment_pb2, error_pb2, inference_pb2, predictions_pb2, stream_pb2
 from tests.gateway.inmemory import ControlPlane, controlling, digits_stream
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -407,6 +407,60 @@ async def test_an_inference_is_live(mortal_site: Site, gateway: Gateway) -> None
     await site.page.get_by_role("button", name="Really stop this inference?").click()
     await expect(site.page.locator(".title .pill")).to_have_text("stopped")
     await site.expect_liveness("ended")
+
+
+async def test_an_inference_shows_the_time_and_the_version_of_each_replica_and_the_best_class(site: Site) -> None:
+    site.plane.train("digits-keras")
+    site.plane.infer(
+        1, name="live", input_topic="questions", output_topic="answers", replicas=2, warnings=["2 share 1 partition."]
+    )
+    running = inference_pb2.INFERENCE_STATE_RUNNING
+    first = inference_pb2.ReplicaState(slot=0, state=running, model_version=2, live=True, ready=True)
+    first.p50_duration.FromMilliseconds(31)
+    first.p99_duration.FromMicroseconds(4_200)
+    refused = InvalidArgument(error_pb2.REASON_CODE_ERROR, "line 3")
+    second = inference_pb2.ReplicaState(slot=1, state=running, model_version=1, live=True, error=refused.to_status())
+    site.plane.enter_inference(1, running)
+    site.plane.report(1, first, second)
+    await site.open("/inferences/1")
+    row = site.page.locator("[data-slot='0']")
+    for cell, text in {"p50": "31 ms", "p99": "4.2 ms", "version": "2"}.items():
+        await expect(row.locator(f"[data-cell='{cell}']")).to_have_text(text)
+    await expect(site.page.locator("[data-slot='1'] [data-cell='version']")).to_have_text("1")
+    await expect(site.page.locator(".replicas .failure")).to_contain_text("goes on answering with version 1")
+    await expect(site.page.get_by_text("2 share 1 partition.")).to_be_visible()
+    await site.expect_liveness("live")
+    site.plane.answer(1, [0.1, 0.9], offset=4, label="dog", score=0.9, input_summary="8×8 numbers from 0 to 16")
+    answer = site.page.locator("[data-source='questions/0/4']")
+    for text in ("dog", "0.9000", "8×8 numbers from 0 to 16", "digits-keras/1"):
+        await expect(answer).to_contain_text(text)
+    assert await site.page.evaluate(CONTRASTS) == []
+
+
+async def test_dead_letters_are_shown_and_sent_again(site: Site) -> None:
+    site.plane.train("digits-keras")
+    site.plane.infer(1, name="live", input_topic="questions", output_topic="answers", replicas=1)
+    site.plane.enter_inference(1, inference_pb2.INFERENCE_STATE_RUNNING)
+    await site.open("/inferences/1")
+    await site.expect_liveness("live")
+    await expect(site.page.locator(".letters")).to_have_count(0)
+    for offset in range(3):
+        letter = predictions_pb2.DeadLetter(
+            offset=offset, reason="DECODE_ERROR", message=f"wrong {offset}", model="digits-keras/1", value="abc"
+        )
+        letter.source.MergeFrom(predictions_pb2.RecordSource(topic="questions", offset=offset + 40))
+        letter.time.GetCurrentTime()
+        site.plane.dead_letters.append(letter)
+    site.plane.report(1, inference_pb2.ReplicaState(dead_letter_count=3))
+    rows = site.page.locator(".letters tbody tr")
+    await expect(rows).to_have_count(3)
+    for text in ("questions/0/42", "DECODE_ERROR", "wrong 2", "digits-keras/1", "abc"):
+        await expect(rows.first).to_contain_text(text)
+    await site.page.get_by_role("button", name="Send again").click()
+    await site.page.get_by_role("button", name="Really send all of them again").click()
+    await expect(site.page.locator(".letters [role='status']")).to_have_text("3 were sent to questions again.")
+    assert site.plane.replayed == [0, 1, 2]
+    assert await site.page.evaluate(CONTRASTS) == []
 
 
 @contextlib.asynccontextmanager

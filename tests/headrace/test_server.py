@@ -131,6 +131,15 @@ async def test_metadata_over_eight_kibibytes_is_refused() -> None:
             await stub.GetStream(GET, metadata=[("x-large", "x" * 9000)])
 
 
+async def test_a_connection_that_says_nothing_is_closed() -> None:
+    async with on_loopback(Catalog(), options=ServerOptions(handshake_timeout_s=1)) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        # The server's own greeting comes, and then the end.
+        await asyncio.wait_for(reader.read(), 10)
+        assert reader.at_eof()
+        writer.close()
+
+
 async def test_calls_beyond_the_limit_of_a_server_are_refused_not_queued() -> None:
     options = ServerOptions(max_concurrent_calls=1)
     catalog = Catalog()

@@ -13,7 +13,7 @@ from google.api import httpbody_pb2
 
 from headrace.chunks import file_chunks
 from headrace.server import serving
-from headrace.v1 import deployment_manager_pb2, inference_pb2, model_pb2, result_pb2
+from headrace.v1 import deployment_manager_pb2, deployment_pb2, inference_pb2, model_pb2, result_pb2
 from headrace.v1.deployment_manager_pb2_grpc import (
     DeploymentManagerServicer,
     add_DeploymentManagerServicer_to_server,
@@ -41,10 +41,16 @@ class SmallControlPlane(DeploymentManagerServicer, ResultCollectorServicer):
     framework: model_pb2.Framework = model_pb2.FRAMEWORK_PYTORCH
     others: dict[int, Trained] = field(default_factory=dict)
     """Further results by id, with the same weights."""
+    clusters: dict[str, str] = field(default_factory=dict)
+    """Other Kafka clusters: name to servers."""
     reports: list[inference_pb2.ReplicaState] = field(default_factory=list)
 
     async def GetInference(self, request: Any, context: Any) -> Any:
         return self.inference
+
+    async def ListKafkaClusters(self, request: Any, context: Any) -> Any:
+        cluster = deployment_pb2.KafkaCluster(name=request.name, bootstrap_servers=self.clusters[request.name])
+        return deployment_manager_pb2.ListKafkaClustersResponse(kafka_clusters=[cluster])
 
     async def ReportReplica(self, request: Any, context: Any) -> Any:
         self.reports.append(request.replica)

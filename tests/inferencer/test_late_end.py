@@ -4,9 +4,13 @@ The client sends it, loses its connection, sends it again on another one, and go
 way. Kafka cannot tell it from the end of the next transaction, unless the producer has a new epoch by then.
 """
 
+import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from random import Random
 from typing import Protocol
 
 import pytest
@@ -16,9 +20,14 @@ from cli.broker import HOST, Broker
 from streams.kafka import KafkaSettings, ensure_topics
 from streams.writer import TransactionalWriter
 from tests.conftest import FAST_BROKER
+from tests.inferencer.faults.load import Load
 from tests.inferencer.faults.proxy import END_TXN, FaultProxy
+from tests.inferencer.faults.trial import Setting, trial
 from tests.streams.log import flush, seen
 from tests.support import free_port
+
+SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", "0"))
+LATE = 15
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +111,34 @@ def test_a_late_end_tears_a_plain_producers_next_transaction_and_none_of_ours(
         assert torn(kafka, proxy, producer, finish)
     with ours(kafka) as (producer, finish):
         assert [torn(kafka, proxy, producer, finish) for _ in range(ROUNDS)] == [False] * ROUNDS
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("planted", ["untainted", ""])
+def test_late_ends_double_answers_of_replicas_without_the_rule_and_none_with_it(
+    behind: tuple[KafkaSettings, FaultProxy], tmp_path: Path, planted: str
+) -> None:
+    kafka, proxy = behind
+    load, environment = Load(SEED, 4, 15_000), {"HEADRACE_PLANTED": planted}
+    setting = Setting(load, seed=SEED, replicas=1, max_rows=64, seconds=0.01, environment=environment)
+    with trial(kafka, tmp_path, setting) as running, running.sending():
+        running.await_count(1)
+        late = 0
+        while late < LATE and running.reader.count < load.total - 1000:
+            late += delay_an_end(proxy, Random(f"{SEED}/{late}").uniform(0.02, 0.12))
+        verdict = running.finish()
+    print(late, verdict)
+    assert late == LATE
+    assert bool(verdict.doubled) == bool(planted)
+    assert verdict.is_clean != bool(planted), verdict
+
+
+def delay_an_end(proxy: FaultProxy, delay_s: float) -> bool:
+    """One request to end a transaction arrives so late, and again meanwhile. False where none was sent."""
+    proxy.hold(END_TXN)
+    if not proxy.await_held(5):
+        return False
+    assert proxy.await_again(10)
+    time.sleep(delay_s)
+    proxy.release()
+    return True

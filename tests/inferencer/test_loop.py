@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -207,7 +207,7 @@ def test_a_bad_record_becomes_a_dead_letter_in_its_place_and_the_others_are_answ
 
 
 class Held(Adder):
-    """Answers its first batch at once, and every other one when it is released."""
+    """Answers its first batch at once, and every other one when it is released. Takes every error for its worker's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -216,7 +216,8 @@ class Held(Adder):
 
     def answer(self, keep_alive: Callable[[], None]) -> Answers:
         while not self._is_first and not self.released.wait(0.02):
-            keep_alive()
+            with suppress(HeadraceError):
+                keep_alive()
         self._is_first = False
         return super().answer(keep_alive)
 
@@ -234,6 +235,22 @@ def test_answers_are_committed_while_the_model_is_slow_with_the_next_ones(
         finally:
             held.released.set()
         eventually(lambda: status.snapshot().answered_count == 20 * PARTITIONS, timeout_s=20)
+    expect_each_once(read_all(kafka, topics[1]), 20)
+
+
+def test_a_replica_whose_slot_is_taken_while_its_model_is_slow_ends(kafka: KafkaSettings, topics: Topics) -> None:
+    send(kafka, topics[0], 0, 20)
+    held, status, successor = Held(), Status(0), Status(0)
+    with replica_thread(kafka, topics, models=Fixed(Model(b"held/1", 1, 1, held)), status=status) as errors:
+        try:
+            eventually(lambda: status.snapshot().answered_count > 0, timeout_s=20)
+            with replica_thread(kafka, topics, status=successor):
+                eventually(lambda: bool(errors), timeout_s=20)
+                answered = status.snapshot().answered_count
+                eventually(lambda: successor.snapshot().answered_count == 20 * PARTITIONS - answered, timeout_s=20)
+        finally:
+            held.released.set()
+    assert errors[0].reason_name == "FENCED"
     expect_each_once(read_all(kafka, topics[1]), 20)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from cli.broker import Broker
 from headrace.v1 import inference_pb2, stream_pb2
 from sandbox.session import WorkerSession
 from streams.codecs import codec_of
@@ -309,3 +310,26 @@ def test_code_that_does_not_fit_the_weights_fails_for_good_and_says_why(
         assert process.wait(60) == 10
     assert control_plane.reports[-1].state == inference_pb2.INFERENCE_STATE_FAILED
     assert "CODE_ERROR" in str(control_plane.reports[-1].error)
+
+
+def test_answers_on_another_cluster_come_at_least_once_and_dead_letters_stay_with_their_questions(
+    kafka: KafkaSettings, own_broker: Callable[[], Broker], control_plane: SmallControlPlane, tmp_path: Path
+) -> None:
+    other = KafkaSettings(own_broker().bootstrap_servers)
+    inference = control_plane.inference
+    inference.output_kafka_cluster, control_plane.clusters["east"] = "east", other.bootstrap_servers
+    inference.guarantee = inference_pb2.GUARANTEE_AT_LEAST_ONCE
+    inference.output_topic = "answers"
+    ensure_topics(other, {"answers": 2})
+    send(kafka, control_plane, [*range(49), float("nan")])
+    with served(control_plane) as address, replica(kafka, address, control_plane, tmp_path) as process:
+        with TopicFollower(other, "answers", {}) as follower:
+            answers = list[Message]()
+            eventually(lambda: answers.extend(follower.read(0.5)) or len(answers) >= 49, timeout_s=60)  # type: ignore[func-returns-value]
+        with TopicFollower(kafka, f"{inference.input_topic}.dead-letters", {}) as follower:
+            (dead,) = eventually(lambda: follower.read(0.5), timeout_s=30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert sorted(int(dict(headers_of(one))["n"] or 0) for one in answers) == list(range(49))
+    assert dict(headers_of(dead))["headrace-error"] == b"NAN_OUTPUT"
+    assert dict(headers_of(dead))["n"] == b"49"

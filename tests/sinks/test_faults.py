@@ -109,11 +109,14 @@ def kill_at_random(kafka: KafkaSettings, arguments: tuple[str, ...], chance: ran
     producer.communicate()
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.chaos)])
+# Thirty for long, in parts that can be run one by one.
+@pytest.mark.parametrize(
+    ("seed", "kills"), [(0, 2), *(pytest.param(seed, 6, marks=pytest.mark.chaos) for seed in range(1, 6))]
+)
 def test_kills_at_any_moment_leave_nothing_half(
-    kafka: KafkaSettings, topic: Topic, control: str, tmp_path: Path, kills: int
+    kafka: KafkaSettings, topic: Topic, control: str, tmp_path: Path, seed: int, kills: int
 ) -> None:
-    name, chance = topic(PARTITIONS), random.Random(kills)
+    name, chance = topic(PARTITIONS), random.Random(seed)
     for number in range(kills):
         arguments = (name, control, f"stream-{number}", ("plain", "transactional")[number % 2])
         kill_at_random(kafka, arguments, chance)

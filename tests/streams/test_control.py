@@ -59,6 +59,7 @@ announcements = st.builds(
     deployment_id=st.integers(0, 2**63 - 1),
     ranges=disjoint_ranges(),
     unsupervised_ranges=st.just([]) | disjoint_ranges(),
+    unsupervised_open_topics=st.lists(st.sampled_from(["u", "v"]), unique=True),
     input_format=st.sampled_from([DATA_FORMAT_RAW, DATA_FORMAT_AVRO]),
     input_config=st.dictionaries(st.text(max_size=10), st.text(max_size=20), max_size=4),
     validation_rate=rates,
@@ -201,7 +202,13 @@ AVRO_CONFIG = {"data_scheme": '{"type": "int"}', "label_scheme": '{"type": "int"
         ),
         pytest.param(
             {**ONLINE, "topic": "t:0:0:5,t:1:0:7", "unsupervised_topic": "u", "total_msg": 12},
-            StreamAnnouncement(restrictions="{}", incremental=True, validation_rate=0.1, record_count=12),
+            StreamAnnouncement(
+                restrictions="{}",
+                incremental=True,
+                validation_rate=0.1,
+                record_count=12,
+                unsupervised_open_topics=["u"],
+            ),
             id="OnlineRawSink-unsupervised",
         ),
         pytest.param(

@@ -139,6 +139,11 @@ class Fleet:
         assert found is not None
         return found
 
+    @property
+    def logs(self) -> str:
+        """What all processes wrote."""
+        return "".join(path.read_text() for path in sorted((self._home / "logs").glob("*.log")))
+
     def open_files(self) -> dict[int, int]:
         """Slot to the number of file descriptors of its process."""
         return {slot: process.num_fds() for slot in self.slots if (process := self.process(slot)) is not None}

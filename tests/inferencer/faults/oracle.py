@@ -38,7 +38,7 @@ def outcome_of(message: Message) -> Outcome:
     """Of an answer or a dead letter."""
     headers = {name: value for name, value in headers_of(message) if isinstance(value, bytes)}
     _, partition, offset = headers["headrace-source"].decode().rsplit("/", 2)
-    stream, number = headers["n"].split(b":")
+    stream, number = headers.get("n", b"-1:-1").split(b":")  # a dead letter may be cut
     return Outcome(
         message.topic() or "",
         message.partition() or 0,

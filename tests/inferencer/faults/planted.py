@@ -3,22 +3,22 @@
 They reach into what is private: that is where such bugs are made.
 """
 
-import struct
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import OFFSET_END
 
 import streams.kafka
+from headrace.errors import InvalidArgument
 from headrace.v1 import error_pb2
 from inferencer.answers import Refusal
-from inferencer.delivery import AtLeastOnce, ExactlyOnce
+from inferencer.delivery import AtLeastOnce, ExactlyOnce, Offsets
 from inferencer.loop import Batch, Loop
 from inferencer.predictor import Predictor
 from streams.group import GroupMetadata, GroupReader
 from streams.kafka import KafkaSettings
-from streams.writer import BatchProducer, TransactionalWriter
+from streams.writer import BatchProducer, SentRecord, TransactionalWriter
 
 
 def commit_before_produce() -> None:
@@ -83,7 +83,7 @@ def offsets_before_reports() -> None:
     """At least once: offsets commit while answers are still on their way, which take a moment here."""
     start = AtLeastOnce.__init__
 
-    def slow(self: AtLeastOnce, kafka: KafkaSettings, reader: GroupReader) -> None:
+    def slow(self: AtLeastOnce, kafka: KafkaSettings, reader: Offsets) -> None:
         start(self, kafka, reader)
         self._producer = BatchProducer(kafka, settings={"linger.ms": 5000, "batch.size": 10_000_000})
 
@@ -99,8 +99,9 @@ def unfenced() -> None:
     send = TransactionalWriter.send_offsets
 
     def planted(self: TransactionalWriter, topic: str, positions: Mapping[int, int], metadata: GroupMetadata) -> None:
-        nobody = b"CGMDv2:" + struct.pack("<i", -1) + metadata.group_id.encode() + b"\0\0\0"
-        send(self, topic, positions, GroupMetadata(nobody, metadata.group_id, -1, ""))
+        nobody = self._kafka.consumer({"group.id": metadata.group_id})
+        send(self, topic, positions, GroupMetadata.parse(nobody.consumer_group_metadata()))
+        nobody.close()
 
     GroupMetadata.is_member = property(lambda self: True)  # type: ignore[method-assign, assignment]
     TransactionalWriter.send_offsets = planted  # type: ignore[method-assign]
@@ -110,16 +111,16 @@ def dead_letters_apart() -> None:
     """Dead letters are sent at once, outside of the transaction."""
     produce, apart = ExactlyOnce.produce, list[BatchProducer]()
 
-    def planted(self: ExactlyOnce, topic: str, *record: Any) -> None:
+    def planted(self: ExactlyOnce, topic: str, records: Sequence[SentRecord]) -> dict[int, InvalidArgument]:
         if not topic.endswith(".dead-letters"):
-            produce(self, topic, *record)
-            return
+            return produce(self, topic, records)
         if not apart:
             apart.append(BatchProducer(self._writer._kafka).__enter__())
-        apart[0].produce(topic, *record)
+        refused = apart[0].produce_all(topic, records)
         apart[0].flush()
+        return refused
 
-    ExactlyOnce.produce = planted  # type: ignore[method-assign, assignment]
+    ExactlyOnce.produce = planted  # type: ignore[method-assign]
 
 
 def batch_refused() -> None:

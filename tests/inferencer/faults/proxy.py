@@ -29,7 +29,8 @@ class FaultProxy:
         self._lock = threading.Lock()
         self._hold: int | None = None
         self._held: list[Held] = []
-        self._caught = threading.Event()
+        self._kind = 0
+        self._caught, self._again = threading.Event(), threading.Event()
         self._threads: list[threading.Thread] = []
         self._open = ExitStack()
 
@@ -48,12 +49,17 @@ class FaultProxy:
     def hold(self, request: int) -> None:
         """The next request of this kind is kept, and the client that sent it cut off."""
         with self._lock:
-            self._hold = request
+            self._hold = self._kind = request
             self._caught.clear()
+            self._again.clear()
 
     def await_held(self, timeout_s: float) -> bool:
         """Whether a request has been kept."""
         return self._caught.wait(timeout_s)
+
+    def await_again(self, timeout_s: float) -> bool:
+        """Whether another request of this kind has passed since one was kept: its repetition."""
+        return self._again.wait(timeout_s)
 
     def release(self) -> int:
         """Sends on what was kept; returns the error code in the broker's answer (to versions before 3), 0 for none."""
@@ -96,6 +102,8 @@ class FaultProxy:
         (kind,) = struct.unpack_from(">h", request, 4)
         with self._lock:
             if kind != self._hold:
+                if kind == self._kind and self._held:
+                    self._again.set()
                 return False
             self._hold = None
             self._held.append(Held(request, upstream))

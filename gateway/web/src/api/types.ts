@@ -26,6 +26,7 @@ export type Deployment = Filled<Schemas["Deployment"]>;
 export type Result = Filled<Schemas["Result"]>;
 export type Inference = Filled<Schemas["Inference"]>;
 export type ReplicaState = Filled<Schemas["ReplicaState"]>;
+export type DeadLetter = Filled<Schemas["DeadLetter"]>;
 export type Prediction = Filled<Schemas["Prediction"]>;
 export type LogLines = Filled<Schemas["WatchLogsResponse"]>;
 export type ResultEvent = Choice<Schemas["ResultEvent"], "epoch" | "progress" | "result">;

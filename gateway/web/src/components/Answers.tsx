@@ -19,14 +19,19 @@ export function Answers({ answers, hasEnded }: { answers: Prediction[]; hasEnded
                 <th scope="col">Time</th>
                 <th scope="col">Question</th>
                 <th scope="col">Answer</th>
+                <th scope="col">Model</th>
               </tr>
             </thead>
             <tbody>
               {answers.map((answer) => (
                 <tr key={keyOf(answer)} data-source={keyOf(answer)}>
                   <td>{answer.time ? clock(answer.time) : "–"}</td>
-                  <td><code>{keyOf(answer)}</code></td>
-                  <td><Values values={answer.values.map(toNumber)} /></td>
+                  <td>
+                    <code>{keyOf(answer)}</code>
+                    {answer.inputSummary && <div className="aside">{answer.inputSummary}</div>}
+                  </td>
+                  <td><Values values={answer.values.map(toNumber)} label={answer.label} /></td>
+                  <td data-cell="model">{answer.model || "–"}</td>
                 </tr>
               ))}
             </tbody>
@@ -41,7 +46,7 @@ export function Answers({ answers, hasEnded }: { answers: Prediction[]; hasEnded
   );
 }
 
-function Values({ values }: { values: number[] }) {
+function Values({ values, label }: { values: number[]; label: string }) {
   const first = values[0];
   if (first === undefined) return <>–</>;
   if (values.length === 1) return <b>{metric(first)}</b>;
@@ -51,7 +56,7 @@ function Values({ values }: { values: number[] }) {
     <span className="vector" title={values.slice(0, 200).map(metric).join("  ")}>
       {values.length <= BARS && <Bars values={values} best={best} />}
       <span>
-        <b>{best}</b> <span className="aside">{metric(top)}</span>
+        <b>{label || best}</b> <span className="aside">{metric(top)}</span>
       </span>
     </span>
   );

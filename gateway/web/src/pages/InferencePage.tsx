@@ -4,6 +4,7 @@ import type { Inference, PredictionEvent } from "../api/types";
 import { Answers } from "../components/Answers";
 import { Ago, Failure, LiveMark, NotLoaded, Panel, StatePill } from "../components/Bits";
 import { ConfirmButton } from "../components/ConfirmButton";
+import { DeadLetters } from "../components/DeadLetters";
 import { LineChart } from "../components/LineChart";
 import { Logs } from "../components/Logs";
 import { Replicas } from "../components/Replicas";
@@ -37,10 +38,14 @@ export function InferencePage({ id }: { id: string }) {
     <>
       <Head inference={inference} liveness={<LiveMark liveness={liveness} />} />
       {error && <p className="notice" role="alert">{error.message}</p>}
-      {inference.error && <Failure status={inference.error} what="The inference failed." />}
+      {inference.error && inference.state === "INFERENCE_STATE_FAILED" && (
+        <Failure status={inference.error} what="The inference failed." />
+      )}
+      {inference.warnings.map((warning) => <p className="notice" key={warning}>{warning}</p>)}
       <Tiles inference={inference} />
       {(serving.current.history.length > 1 || !hasEnded(inference.state)) && <Charts history={serving.current.history} />}
       <Replicas inference={inference} />
+      <DeadLetters inference={inference} />
       <div className="columns even">
         <Answers answers={serving.current.answers} hasEnded={hasEnded(inference.state)} />
         <Logs
@@ -71,6 +76,7 @@ function Head({ inference, liveness }: { inference: Inference; liveness: React.R
       <p className="flow">
         <code>{inference.inputTopic}</code> → <b>{inference.modelName} version {inference.modelVersion}</b> →{" "}
         <code>{inference.outputTopic}</code>
+        {inference.alias && <span className="aside"> · follows the alias {inference.alias}</span>}
       </p>
       <dl className="facts">
         <div>

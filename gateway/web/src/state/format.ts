@@ -42,6 +42,13 @@ export function duration(seconds: number): string {
 // protobuf's Duration as text ("12.5s") in seconds.
 export const secondsOf = (text: string | null): number => (text ? Number.parseFloat(text) : 0);
 
+// protobuf's Duration as milliseconds; nothing where nothing was answered lately.
+export function milliseconds(text: string | null): string {
+  const value = secondsOf(text) * 1000;
+  if (!value) return "–";
+  return `${value >= 10 ? Math.round(value) : value.toFixed(1)} ms`;
+}
+
 export function ago(time: string, now: number): string {
   const seconds = (now - Date.parse(time)) / 1000;
   if (seconds < 5) return "just now";

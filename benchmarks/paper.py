@@ -1,0 +1,53 @@
+"""The setting of Kafka-ML's paper: 1000 epochs of 22 steps of 10 on 239 rows. The data repeat; no epoch is short."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_breast_cancer
+
+from benchmarks.report import Ratio
+from benchmarks.training import Case, against_memory
+
+ROWS, FEATURES = 239, 6
+KERAS = f"""
+model = tf.keras.Sequential([
+    tf.keras.Input(shape=({FEATURES},)),
+    tf.keras.layers.Dense(128, activation="relu"),
+    tf.keras.layers.Dense(2, activation="softmax"),
+])
+model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+"""
+TORCH = f"""
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear({FEATURES}, 128), nn.ReLU(), nn.Linear(128, 2))
+
+    def forward(self, x):
+        return self.layers(x)
+
+    def loss_fn(self):
+        return nn.CrossEntropyLoss()
+
+    def optimizer(self):
+        return torch.optim.Adam(model.parameters(), lr=0.001)
+
+    def metrics(self):
+        return {{"accuracy": Accuracy(), "loss": Loss(self.loss_fn())}}
+
+model = Network()
+"""
+
+
+def measure() -> list[Ratio]:
+    """Seconds of both, for both frameworks, once each: they take half a minute."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        samples, labels = load_breast_cancer(return_X_y=True)
+        samples = (samples - samples.mean(axis=0)) / samples.std(axis=0)
+        np.save(folder / "samples.npy", samples[:ROWS, :FEATURES].astype(np.float32))
+        np.save(folder / "labels.npy", labels[:ROWS].astype(np.uint8))
+        cases = [Case("tensorflow", KERAS, 10, 1000, 22), Case("pytorch", TORCH, 10, 1000, 22)]
+        what = f"{ROWS} rows of {FEATURES} numbers"
+        return [against_memory(case, folder, what, "≤ 1.05 ×", pairs=1) for case in cases]

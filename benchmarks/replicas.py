@@ -1,0 +1,170 @@
+"""What a replica costs while it does nothing, and how soon one that is killed is back.
+
+Memory is what processes have allocated (RssAnon), not the pages of files that they share: of the replica's process and
+all that it started, less what an import of the framework alone takes, for every worker that has imported it.
+"""
+
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import grpc
+import psutil
+
+from benchmarks.answer_times import Conversation
+from benchmarks.inference import PARTITIONS, answering, platform, trained
+from benchmarks.report import Ratio
+from headrace.client import connect
+from headrace.errors import HeadraceError
+from headrace.v1 import deployment_manager_pb2, inference_pb2
+from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+from streams.kafka import KafkaSettings, ensure_topics
+
+IMPORTS = {"keras": "import tensorflow, keras; keras.layers", "torch": "import torch, ignite.engine"}
+MEMORY_LIMIT_MB = 120
+KILLS = 5
+BACK_LIMIT_S = 2.0
+LIMIT_S = 90.0
+MB = 1024 * 1024
+
+
+def measure() -> list[Ratio]:
+    """Of both frameworks."""
+    with tempfile.TemporaryDirectory() as folder, platform(Path(folder) / "home") as state:
+        kafka = KafkaSettings(state.kafka)
+        with connect(state.address, timeout_s=60) as channel:
+            return [ratio for name in IMPORTS for ratio in _of_framework(kafka, channel, name)]
+
+
+def _of_framework(kafka: KafkaSettings, channel: grpc.Channel, name: str) -> list[Ratio]:
+    result = trained(kafka, channel, name)
+    source = f"ask-{uuid.uuid4().hex[:8]}"
+    ensure_topics(kafka, {source: PARTITIONS})
+    with (
+        answering(kafka, channel, source, name, result.id, "EXACTLY_ONCE") as inference,
+        Conversation(kafka, source, inference.output_topic) as conversation,
+    ):
+        conversation.ask(100, 100)
+        conversation.await_answers(LIMIT_S)
+        memory = _memory(name, inference)
+        returns = [_return(channel, inference, conversation) for _ in range(KILLS)]
+    return [memory, *_returns(name, returns)]
+
+
+def _memory(name: str, inference: inference_pb2.Inference) -> Ratio:
+    replica = _process(inference)
+    _await(lambda: len(_workers(replica)) == 2 and _is_idle(replica), "a spare worker")
+    workers = len(_workers(replica))
+    imported = _imported_bytes(name)
+    taken = sum(_anonymous_bytes(each) for each in _tree(replica)) - workers * imported
+    return Ratio(
+        f"memory (RssAnon) of an idle replica, {name}, with its worker and its spare one, beside two imports of the"
+        f" framework, against {MEMORY_LIMIT_MB} MB",
+        f"{taken / MB:.0f} MB beside 2 × {imported / MB:.0f} MB",
+        f"{MEMORY_LIMIT_MB} MB",
+        (taken / MB / MEMORY_LIMIT_MB,),
+        "≤ 1 ×",
+    )
+
+
+def _imported_bytes(name: str) -> int:
+    """RssAnon of a process that has imported the framework and nothing else."""
+    code = f"{IMPORTS[name]}; import sys; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        taken = _anonymous_bytes(psutil.Process(process.pid))
+        process.kill()
+    return taken
+
+
+def _return(
+    channel: grpc.Channel, inference: inference_pb2.Inference, conversation: Conversation
+) -> tuple[float, float]:
+    """Seconds from a SIGKILL of the replica until its slot has its partitions, and until it has answered."""
+    _await(lambda: len(_workers(_process(inference))) == 2, "a spare worker")
+    _process(inference).send_signal(signal.SIGKILL)
+    killed_at, restarts = time.monotonic(), _state(channel, inference).restart_count
+    conversation.ask(PARTITIONS, 1000)
+    _await(lambda: _is_back(_state(channel, inference), restarts), "the slot and its partitions")
+    back_s = time.monotonic() - killed_at
+    conversation.await_answers(LIMIT_S)
+    return back_s, time.monotonic() - killed_at
+
+
+def _returns(name: str, returns: Sequence[tuple[float, float]]) -> list[Ratio]:
+    whats = ("has its partitions again", "has answered what was asked meanwhile")
+    return [
+        Ratio(
+            f"from a SIGKILL of a replica until its slot {what}, {name}, p50 of {KILLS}, against {BACK_LIMIT_S:.0f} s",
+            f"{statistics.median(seconds):.2f} s",
+            f"{BACK_LIMIT_S:.0f} s",
+            tuple(one / BACK_LIMIT_S for one in seconds),
+            "≤ 1 ×",
+        )
+        for what, seconds in zip(whats, zip(*returns, strict=True), strict=True)
+    ]
+
+
+def _state(channel: grpc.Channel, inference: inference_pb2.Inference) -> inference_pb2.ReplicaState:
+    request = deployment_manager_pb2.GetInferenceRequest(id=inference.id)
+    found: inference_pb2.Inference = DeploymentManagerStub(channel).GetInference(request)
+    return found.replica_states[0]
+
+
+def _is_back(state: inference_pb2.ReplicaState, restarts: int) -> bool:
+    return state.restart_count > restarts and len(state.partitions) == PARTITIONS
+
+
+def _process(inference: inference_pb2.Inference) -> psutil.Process:
+    """Of the only replica. Raises AssertionError while there is none."""
+    wanted = str(inference.id)
+    for process in psutil.process_iter(["cmdline"]):
+        if "inferencer" in (process.info["cmdline"] or []) and _environment(process) == wanted:
+            return process
+    raise AssertionError(f"no replica of {inference.id} runs")
+
+
+def _environment(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get("HEADRACE_INFERENCE_ID")
+    except psutil.Error:
+        return None
+
+
+def _tree(replica: psutil.Process) -> list[psutil.Process]:
+    return [replica, *replica.children(recursive=True)]
+
+
+def _workers(replica: psutil.Process) -> list[psutil.Process]:
+    return [each for each in _tree(replica) if "frameworks.worker" in each.cmdline()]
+
+
+def _anonymous_bytes(process: psutil.Process) -> int:
+    (line,) = [one for one in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "RssAnon" in one]
+    return int(line.split()[1]) * 1024
+
+
+def _is_idle(replica: psutil.Process) -> bool:
+    """Whether nothing of it imports or computes."""
+    before = sum(sum(each.cpu_times()[:2]) for each in _tree(replica))
+    time.sleep(1)
+    return sum(sum(each.cpu_times()[:2]) for each in _tree(replica)) - before < 0.1
+
+
+def _await(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while True:
+        try:
+            if condition():
+                return
+        except (AssertionError, psutil.Error, grpc.RpcError, HeadraceError):
+            pass  # not yet
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.02)
