@@ -13,6 +13,7 @@ from control_plane.validation import refuse
 from headrace.errors import FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2
 from streams.codecs import Array, Codec, Field, Spec
+from streams.codecs.fitting import fits, misfit
 
 
 def encode_sample(codec: Codec, sample: struct_pb2.Value) -> bytes:
@@ -71,16 +72,13 @@ def _array(sample: Any, spec: Spec, place: str) -> Array:
     """The sample in the type of the records; InvalidArgument where that type cannot hold it."""
     try:
         given = np.asarray(sample)
-        if given.dtype.kind not in "biuf":
-            raise ValueError("not numbers")
-        array = given.astype(spec.dtype)
-    except (ValueError, TypeError):
-        rule = "must be a number, or lists of numbers nested evenly"
-        refuse([FieldViolation(place, rule)])
-        raise
-    if spec.dtype.kind in "biu" and not np.array_equal(array, given):
-        refuse([FieldViolation(place, f"has numbers that {spec.dtype.name} cannot hold")])
-    return array
+    except ValueError:  # lists of different lengths
+        given = np.empty(0, object)
+    if given.dtype.kind not in "biuf":
+        refuse([FieldViolation(place, "must be a number, or lists of numbers nested evenly")])
+    if not fits(given, spec.dtype):
+        refuse([FieldViolation(place, f"has numbers that the records cannot hold: {misfit(given, spec.dtype)}")])
+    return given.astype(spec.dtype)
 
 
 def _shaped(array: Array, spec: Spec, place: str) -> Array:

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as AsgiMessage
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gateway import errors, events, messages, openapi, requests, routes, transcode
+from gateway import checking, errors, events, messages, openapi, requests, routes, transcode
 from gateway.backend import Backend
 from gateway.pages import DIST, pages
 from gateway.settings import Settings
@@ -148,7 +148,10 @@ class Api:
         timeout_s = requests.timeout_s(request, self._settings.request_timeout_s)
         query = requests.query_of(request)
         body = await requests.body_of(request, self._settings.max_body_bytes)
-        message = await _maybe_in_thread(len(body), lambda: transcode.request_message(match, query, body))
+        try:
+            message = await _maybe_in_thread(len(body), lambda: transcode.request_message(match, query, body))
+        except transcode.WrongFields as wrong:
+            raise await checking.whole(wrong, self._backend, match.route) from wrong
         if match.route.streams:
             return await self._stream(request, match.route, message, timeout_s)
         return await _unary_response(

@@ -23,8 +23,23 @@ _BOOLEANS = {
 }
 
 
+class WrongFields(InvalidArgument):
+    """INVALID_FIELD: these fields are no values of their types. `rest` is the request without them."""
+
+    def __init__(self, violations: Sequence[FieldViolation], rest: Message):
+        first = violations[0]
+        more = f" ({len(violations) - 1} more fields are wrong.)" if len(violations) > 1 else ""
+        super().__init__(
+            error_pb2.REASON_INVALID_FIELD,
+            f"{first.field} {first.description}{'' if first.description.endswith('?') else '.'}{more}",
+            fields=violations,
+            field=first.field,
+        )
+        self.rest = rest
+
+
 def request_message(match: Match, query: Sequence[tuple[str, str]], body: bytes) -> Message:
-    """The request message. Raises InvalidArgument: MALFORMED_REQUEST for a body that is no JSON, else INVALID_FIELD
+    """The request message. Raises InvalidArgument: MALFORMED_REQUEST for a body that is no JSON, else WrongFields
     with every wrong field of path, query and body."""
     route = match.route
     message = route.request_class()
@@ -33,7 +48,7 @@ def request_message(match: Match, query: Sequence[tuple[str, str]], body: bytes)
     violations += _fill_from_path(match, message)
     violations += _fill_from_query(route, message, query)
     if violations:
-        raise _invalid(violations)
+        raise WrongFields(violations, message)
     _infer_update_mask(route, message, value)
     return message
 
@@ -168,14 +183,3 @@ def _utf8(raw: bytes) -> str | None:
         return raw.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _invalid(violations: list[FieldViolation]) -> InvalidArgument:
-    first = violations[0]
-    more = f" ({len(violations) - 1} more fields are wrong.)" if len(violations) > 1 else ""
-    return InvalidArgument(
-        error_pb2.REASON_INVALID_FIELD,
-        f"{first.field} {first.description}{'' if first.description.endswith('?') else '.'}{more}",
-        fields=violations,
-        field=first.field,
-    )

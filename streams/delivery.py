@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,33 @@ SentRecord = tuple[bytes | None, bytes | None, int, Headers]
 # Delivery reports are served once per so many records.
 POLL_EVERY = 256
 _FLUSH_TURN_S = 0.25
+
+
+class OpenProducer:
+    """A client of librdkafka from `open` to `close`, which drops what is not sent yet."""
+
+    def __init__(self, kafka: KafkaSettings, settings: Mapping[str, Any] | None, defaults: Mapping[str, Any]) -> None:
+        self._kafka = kafka
+        self._settings, self._defaults = settings, defaults
+        self._client: Producer | None = None
+
+    @property
+    def client(self) -> Producer:
+        assert self._client is not None, "use the producer in a with block"
+        return self._client
+
+    @property
+    def outstanding(self) -> int:
+        """Records neither confirmed nor refused."""
+        return 0 if self._client is None else len(self._client)
+
+    def open(self) -> None:
+        self._client = self._kafka.producer(self._settings, defaults=self._defaults)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.purge()
+            self._client = None  # its last reference: librdkafka ends its threads
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from streams.delivery import (
     DELIVERY_TIMEOUT_S,
     FLUSH_GRACE_S,
     POLL_EVERY,
+    OpenProducer,
     Tally,
     check_size,
     enqueue,
@@ -260,20 +261,17 @@ class StreamProducer:
         self.topic = topic
         self.records = StreamRecords(kafka, headers, when_shared=headers_when_shared)
         self._delivery_timeout_s = delivery_timeout_s
-        self._settings = settings
-        self._producer: Producer | None = None
+        timeout = {"message.timeout.ms": int(delivery_timeout_s * 1000)}
+        self._opened = OpenProducer(kafka, settings, defaults={**BOUNDED, **timeout})
 
     def __enter__(self) -> StreamProducer:
-        timeout = {"message.timeout.ms": int(self._delivery_timeout_s * 1000)}
-        self._producer = self._kafka.producer(self._settings, defaults={**BOUNDED, **timeout})
+        self._opened.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer = None
+        self._opened.close()
 
     @property
     def sent(self) -> int:
@@ -298,7 +296,7 @@ class StreamProducer:
 
         marked: with the header, though nobody else was seen: where its cost does not matter. Raises what `send` raises.
         """
-        self.records.send_all(self._open_producer, topic or self.topic, records, marked=marked)
+        self.records.send_all(self._opened.client, topic or self.topic, records, marked=marked)
 
     def flush(self, timeout_s: float | None = None, on_turn: Callable[[], None] | None = None) -> None:
         """Return when every record is confirmed. Raises NOT_DELIVERED with the number of those that are not.
@@ -306,7 +304,7 @@ class StreamProducer:
         on_turn: called a few times a second meanwhile.
         """
         timeout_s = self._delivery_timeout_s + FLUSH_GRACE_S if timeout_s is None else timeout_s
-        self.records.flush(self._open_producer, self.topic, timeout_s, on_turn)
+        self.records.flush(self._opened.client, self.topic, timeout_s, on_turn)
 
     def ranges(self, most: int | None = None) -> list[stream_pb2.OffsetRange]:
         """The runs of confirmed offsets, by partition, of each at most so many."""
@@ -316,12 +314,7 @@ class StreamProducer:
         """Write one record to another topic and return when it is confirmed."""
         tally = Tally(sent=1)
         with kafka_errors(self._kafka, topic=topic):
-            enqueue(self._open_producer, topic, key, value, headers=headers, on_delivery=tally.report)
-        flush(self._open_producer, self._delivery_timeout_s + FLUSH_GRACE_S)
+            enqueue(self._opened.client, topic, key, value, headers=headers, on_delivery=tally.report)
+        flush(self._opened.client, self._delivery_timeout_s + FLUSH_GRACE_S)
         if tally.delivered < 1:
             raise not_delivered(tally, self._kafka, topic)
-
-    @property
-    def _open_producer(self) -> Producer:
-        assert self._producer is not None, "use the producer in a with block"
-        return self._producer

@@ -16,6 +16,7 @@ from streams.delivery import (
     DELIVERY_TIMEOUT_S,
     FLUSH_GRACE_S,
     POLL_EVERY,
+    OpenProducer,
     SentRecord,
     Tally,
     enqueue,
@@ -337,25 +338,22 @@ class BatchProducer:
 
     def __init__(self, kafka: KafkaSettings, *, settings: Mapping[str, Any] | None = None) -> None:
         self._kafka = kafka
-        self._settings = settings
-        self._producer: Producer | None = None
+        self._opened = OpenProducer(kafka, settings, defaults=_CONFIRMED)
         self._reports = Tally()
 
     def __enter__(self) -> BatchProducer:
-        self._producer = self._kafka.producer(self._settings, defaults=_CONFIRMED)
+        self._opened.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._producer is not None:
-            self._producer.purge()
-            self._producer = None
+        self._opened.close()
 
     @property
     def outstanding(self) -> int:
         """Records neither confirmed nor refused."""
-        return 0 if self._producer is None else len(self._producer)
+        return self._opened.outstanding
 
     def produce(
         self,
@@ -366,33 +364,32 @@ class BatchProducer:
         partition: int | None = None,
     ) -> None:
         """Send a record; waits while too many are unconfirmed. Raises InvalidArgument where it is too large."""
-        assert self._producer is not None, "use the producer in a with block"
         report = self._reports.report
         try:
             with kafka_errors(self._kafka, topic=topic):
-                enqueue(self._producer, topic, key, value, headers=headers, partition=partition, on_delivery=report)
+                enqueue(
+                    self._opened.client, topic, key, value, headers=headers, partition=partition, on_delivery=report
+                )
         except BufferError as error:
             raise self._not_delivered(self.outstanding) from error
         self._reports.sent += 1
         if self._reports.sent % POLL_EVERY == 0:
-            self._producer.poll(0)
+            self._opened.client.poll(0)
 
     def produce_all(self, topic: str, records: Sequence[SentRecord]) -> dict[int, InvalidArgument]:
         """Send records; waits while too many are unconfirmed. Those that are too large are left out: why, by their
         index.
         """
-        assert self._producer is not None, "use the producer in a with block"
         reports = self._reports
         try:
             with kafka_errors(self._kafka, topic=topic):
-                return enqueue_all(self._producer, topic, records, reports, on_delivery=reports.report)
+                return enqueue_all(self._opened.client, topic, records, reports, on_delivery=reports.report)
         except BufferError as error:
             raise self._not_delivered(self.outstanding) from error
 
     def poll(self) -> None:
         """Serve delivery reports, without waiting."""
-        assert self._producer is not None, "use the producer in a with block"
-        self._producer.poll(0)
+        self._opened.client.poll(0)
 
     def flush(self, timeout_s: float = _FLUSH_TIMEOUT_S) -> None:
         """Return when every record since the last flush is confirmed.
@@ -400,12 +397,11 @@ class BatchProducer:
         Raises Unavailable (NOT_DELIVERED) with their number if some are not: read the input again from the committed
         offset. They are forgotten here.
         """
-        assert self._producer is not None, "use the producer in a with block"
-        left = flush(self._producer, timeout_s)
+        left = flush(self._opened.client, timeout_s)
         if left or self._reports.failed:
             error = self._not_delivered(left)
             self._reports = Tally()
-            self._producer.purge()
+            self._opened.client.purge()
             raise error
         self._reports = Tally()
 

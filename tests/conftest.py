@@ -30,9 +30,9 @@ LONGEST = ("e2e", "trainer", "inferencer", "frameworks", "sinks", "control_plane
 # Before the plugins: the groups of `make test` are taken from the marks when its own hook runs.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two processes (`make test`) a file stays on one of them, and so does a folder that shares what is dear.
+    """With several processes (`make test`) a file stays on one of them, and so does a folder that shares what is dear.
 
-    The folders that take longest come first: what is left at the end, when one process waits for the other, is short.
+    The folders that take longest come first: what is left at the end, when one process waits for the others, is short.
     """
     for item in items:
         shared = _folder(item) in SHARED_BY_FOLDER

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import routes, transcode
-from headrace.errors import InvalidArgument
-from headrace.v1 import deployment_pb2, inference_pb2, model_pb2, result_pb2
+from headrace.errors import FieldViolation, InvalidArgument
+from headrace.v1 import deployment_pb2, error_pb2, inference_pb2, model_pb2, result_pb2
 from tests.gateway.conftest import Behind
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -120,6 +120,26 @@ async def test_every_bad_field_is_named_at_once(behind: Behind) -> None:
     }
     assert "description" in found["deployment.descripton"]
     assert "SPLIT_ORDERED" in found["deployment.settings.split"]
+    assert all(request.validate_only for _, request in behind.echo.asked)
+
+
+async def test_what_the_service_finds_wrong_with_the_rest_is_told_with_it(behind: Behind) -> None:
+    looks_missing = FieldViolation("deployment.settings.batch_size", "must be 1 or more")
+    wrong = FieldViolation("deployment.description", "is too long")
+    behind.echo.answers["CreateDeployment"] = [
+        InvalidArgument(error_pb2.REASON_INVALID_FIELD, "2 fields are wrong", fields=[looks_missing, wrong])
+    ]
+    answer = await behind.http.post("/v1/deployments", json={"settings": {"batchSize": "many"}, "description": "x"})
+    found = violations(answer)
+    assert set(found) == {"deployment.settings.batchSize", "deployment.description"}
+    assert "whole number" in found["deployment.settings.batchSize"]
+    (asked,) = behind.echo.asked
+    assert (asked[1].validate_only, asked[1].deployment.description) == (True, "x")
+
+
+async def test_a_method_that_cannot_only_check_is_not_called_for_a_request_that_is_wrong(behind: Behind) -> None:
+    answer = await behind.http.post("/v1/configurations", json={"name": "a", "modelIds": ["one"]})
+    assert set(violations(answer)) == {"configuration.modelIds[0]"}
     assert behind.echo.asked == []
 
 
@@ -176,7 +196,7 @@ BAD_BODIES = {
 async def test_a_bad_body_is_refused(behind: Behind, body: bytes) -> None:
     answer = await behind.http.post("/v1/models", content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (400, 3), answer.text
-    assert behind.echo.asked == []
+    assert all(request.validate_only for _, request in behind.echo.asked)
 
 
 async def test_only_one_of_a_choice_may_be_set(behind: Behind) -> None:

@@ -1,7 +1,7 @@
 """Records of several fields on their way from Kafka into a model with several inputs."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,6 @@ from tests.trainer import digits
 from tests.trainer.platform import Platform, Trainer
 
 WINES = [{"alcohol": 0.1 * n, "bottle": n, "colours": [0.5, n % 3, 1.0]} for n in range(60)]
-
-
-@pytest.fixture
-def platform() -> Iterator[Platform]:
-    platform = Platform()
-    platform.start()
-    yield platform
-    platform.stop()
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """Trainers and workers that are killed: what they deliver in the end is what an undisturbed one delivers."""
 
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import pytest
 
 from headrace.v1 import model_pb2, result_pb2, stream_pb2
 from headrace.v1.deployment_pb2 import FrameworkArguments, TrainingSettings
@@ -17,20 +14,6 @@ from tests.trainer.platform import Platform, Trainer
 EPOCHS = 4
 CODE = digits.RANDOM[model_pb2.FRAMEWORK_PYTORCH]
 SLOW = CODE.replace("return self", "import time; time.sleep(0.03); return self")
-
-
-@pytest.fixture
-def platform() -> Iterator[Platform]:
-    platform = Platform()
-    platform.start()
-    yield platform
-    platform.stop()
-
-
-@pytest.fixture
-def stream(kafka: KafkaSettings, topic: Callable[..., str]) -> stream_pb2.Stream:
-    name = topic(partitions=2)
-    return digits.stream_of(name, digits.send(kafka, name, 2, digits.records()))
 
 
 def first_attempt(

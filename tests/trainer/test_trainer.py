@@ -43,20 +43,6 @@ Start = Callable[..., Trainer]
 
 
 @pytest.fixture
-def platform() -> Iterator[Platform]:
-    platform = Platform()
-    platform.start()
-    yield platform
-    platform.stop()
-
-
-@pytest.fixture
-def stream(kafka: KafkaSettings, topic: Callable[..., str]) -> stream_pb2.Stream:
-    name = topic(partitions=2)
-    return digits.stream_of(name, digits.send(kafka, name, 2, digits.records()))
-
-
-@pytest.fixture
 def start(platform: Platform, kafka: KafkaSettings, tmp_path: Path) -> Iterator[Start]:
     """Starts the first attempt at a new result: `start(framework, stream, code=…, **settings)`."""
     started: list[Trainer] = []
