@@ -47,6 +47,8 @@ FIT_CHECKS = {
     "validation_freq": epochs_to_validate,
 }
 EVALUATE_CHECKS = {"batch_size": whole(1, optional=True), "verbose": VERBOSITY, "steps": whole(1, optional=True)}
+# Batches that are ready before they are asked for.
+BATCHES_AHEAD = 4
 # Rows that are read in one call into Python.
 CHUNK_BYTES = 2 * 1024 * 1024
 SPARSE_LOSSES = ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy")
@@ -278,7 +280,7 @@ class _Feed:
             for columns in _columns_of(rows.first(0))
         )
         chunks = tf.data.Dataset.from_generator(read, output_signature=specs).prefetch(1)
-        return chunks.flat_map(cut).prefetch(tf.data.AUTOTUNE)
+        return chunks.flat_map(cut).prefetch(BATCHES_AHEAD).with_options(_untuned())
 
     def once(self, rows: Rows, batch_size: int) -> tf.data.Dataset:
         """All rows, once, in order."""
@@ -297,6 +299,13 @@ class _Feed:
         if tensor.dtype.is_floating or self._keep_integers:
             return tensor
         return tf.cast(tensor, keras.config.floatx())
+
+
+def _untuned() -> tf.data.Options:
+    """Nothing needs tuning here, and the thread that tunes may sleep for seconds at the end of a training."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _columns_of(taken: tuple[Columns, Columns | None]) -> tuple[Columns, Columns]:
