@@ -27,6 +27,7 @@ from headrace.errors import Aborted, InvalidArgument, PermissionDenied, Unavaila
 from headrace.v1.stream_pb2 import StreamAnnouncement
 from sinks import RawSink
 from streams.kafka import KafkaSettings, ensure_topics, log_ends
+from streams.reader import WAIT_S
 from streams.spool import spool_stream
 from tests.sinks.announced import DEPLOYMENT, announced, read_samples
 from tests.sinks.producing import PART, PARTITIONS, ROWS, produce
@@ -52,11 +53,13 @@ def start_producing(kafka: KafkaSettings, arguments: tuple[str, ...], failpoint:
     )  # fmt: skip
 
 
-def assert_whole_or_nothing(kafka: KafkaSettings, control: str, folder: Path) -> list[StreamAnnouncement]:
+def assert_whole_or_nothing(
+    kafka: KafkaSettings, control: str, folder: Path, wait_s: float = WAIT_S
+) -> list[StreamAnnouncement]:
     found = announced(kafka, control)
     for number, announcement in enumerate(found):
         assert announcement.record_count == ROWS
-        assert read_samples(kafka, announcement, folder / str(number)) == ALL
+        assert read_samples(kafka, announcement, folder / str(number), wait_s) == ALL
     return found
 
 
