@@ -27,7 +27,7 @@ SHOWN_VALUES = 12
 
 def predict(
     inference: Annotated[str, typer.Argument(metavar="INFERENCE", help="Its name or id.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV (numbers, with a header) or NPZ.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON lines, NPZ, NPY or Avro.")],
     label: Annotated[str, typer.Option("--label", "-l", help="Column or array with labels, to compare with.")] = "",
     delimiter: Delimiter = ",",
     no_header: NoHeader = False,

@@ -150,6 +150,8 @@ def row_count(rows: Rows) -> int:
 def _chosen(
     file: RecordFile, samples: Sequence[str], labels: Sequence[str], without: Sequence[str]
 ) -> tuple[list[str], list[str]]:
+    if not file.names:
+        raise bad_file(f"{file.path} is empty: it has no columns")
     for name in (*samples, *labels, *without):
         if name not in file.names:
             raise bad_file(f"{file.path} has no column {name!r}; it has: {_told(file)}")
@@ -176,7 +178,7 @@ def _check_labels(file: RecordFile, columns: Sequence[Column]) -> None:
 def _told(file: RecordFile) -> str:
     if file.names == (UNNAMED,):
         return "arrays without names"
-    return ", ".join(file.names) or "no header at all"
+    return ", ".join(file.names)
 
 
 def _part(file: RecordFile, columns: Sequence[Column], wishes: Wishes, what: str) -> Part:

@@ -41,8 +41,9 @@ def list_streams(
         ["#id", "#deployment", "#records", "format", "topics", "recorded", "description"],
         [
             (
-                each.id, each.deployment_id, output.count(each.record_count), format_name(each.input_format),
-                ", ".join(sorted({span.topic for span in each.ranges})), output.ago(each.create_time), each.description,
+                each.id, each.deployment_id, _records(each), format_name(each.input_format),
+                ", ".join(sorted({span.topic for span in each.ranges} | {*each.open_topics})),
+                output.ago(each.create_time), each.description,
             )
             for each in found.streams
         ],
@@ -62,7 +63,7 @@ def show(stream: Id, as_json: Json = False) -> None:
     output.print_fields({
         "id": found.id,
         "deployment": found.deployment_id,
-        "records": output.count(found.record_count) if found.record_count else "not counted",
+        "records": _records(found),
         "ranges": _range_lines(found.ranges),
         "without labels": _range_lines(found.unsupervised_ranges),
         "open topics": ", ".join(found.open_topics),
@@ -106,6 +107,11 @@ def delete(stream: Id, as_json: Json = False) -> None:
         output.print_json(deleted)
         return
     output.console.print(f"Forgot stream {stream}.")
+
+
+def _records(stream: stream_pb2.Stream) -> str:
+    """Offsets that were announced as they are may be holes, and what has no end has no number."""
+    return output.count(stream.record_count) if stream.record_count else "not counted"
 
 
 def _range_lines(ranges: Iterable[stream_pb2.OffsetRange]) -> str:

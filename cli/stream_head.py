@@ -51,7 +51,7 @@ def print_head(found: Head, *, table: bool = False) -> None:
     else:
         _print_records(found, table=table)
     if found.availability not in _WHOLE:
-        output.console.print(f"\nOf the whole stream: {AVAILABILITY[found.availability]}.", markup=False)
+        output.console.print(f"Of the whole stream: {AVAILABILITY[found.availability]}.", markup=False)
 
 
 def _print_records(found: Head, *, table: bool) -> None:

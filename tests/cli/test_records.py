@@ -195,7 +195,8 @@ def test_types_and_shapes_that_do_not_fit_are_told_before_anything_is_sent(
         ("a,b\n1,2\n", "c", "no column 'c'; it has: a, b"),
         ("a,a\n1,2\n", "", "several columns 'a'"),
         ("a,b\n", "", "no rows"),
-        ("", "c", "no header at all"),
+        ("", "c", "is empty"),
+        ("", "", "is empty"),
     ],
 )
 def test_a_bad_csv_file_is_told_where(tmp_path: Path, text: str, label: str, said: str) -> None:

@@ -30,6 +30,11 @@ class _Catalog(stream_catalog_pb2_grpc.StreamCatalogServicer):
             input_format=stream_pb2.DATA_FORMAT_RAW, topic_ids={"t": "an-id"},
         )  # fmt: skip
 
+    def ListStreams(self, request: Any, context: grpc.ServicerContext) -> stream_catalog_pb2.ListStreamsResponse:
+        closed = stream_pb2.Stream(id=1, record_count=1500, ranges=[stream_pb2.OffsetRange(topic="closed", end=1500)])
+        open_ended = stream_pb2.Stream(id=2, open_topics=["sensors"], incremental=True)
+        return stream_catalog_pb2.ListStreamsResponse(streams=[open_ended, closed])
+
     def GetStreamHead(self, request: Any, context: grpc.ServicerContext) -> stream_catalog_pb2.GetStreamHeadResponse:
         self.request = request
         partly = _records()
@@ -137,6 +142,16 @@ def test_the_head_of_a_stream_that_has_lost_records_says_so(
     shown = _done(capsys, "head", str(PARTLY))
     assert "0.125" in shown
     assert "Of the whole stream: a part was deleted by retention." in shown
+
+
+def test_streams_are_listed_with_their_topics_and_numbers(
+    catalog: _Catalog, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_ended, closed = _done(capsys, "list").splitlines()[1:]
+    assert "sensors" in open_ended
+    assert "not counted" in open_ended
+    assert "closed" in closed
+    assert "1,500" in closed
 
 
 def test_show_tells_availability_in_words(catalog: _Catalog, capsys: pytest.CaptureFixture[str]) -> None:

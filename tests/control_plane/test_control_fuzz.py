@@ -11,7 +11,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from control_plane import store
 from headrace.errors import InvalidArgument
+from logger import recorder
+from logger.recorder import Recorder
 from streams import control
 from streams.kafka import Headers, KafkaSettings, headers_of
 from streams.writer import BatchProducer
@@ -117,27 +120,40 @@ def send_fuzzed(world: Recording, count: int) -> list[Control]:
 
 
 def understood(messages: list[Control]) -> tuple[dict[str, int], dict[int, bytes]]:
-    """The id of each announcement and the offset of its first message; of the others, by offset, the reason."""
+    """The id of each announcement and the offset of its first message; of the others, by offset, the reason.
+
+    The same id for another deployment is refused.
+    """
     announced: dict[str, int] = {}
+    deployments: dict[str, int] = {}
     refused: dict[int, bytes] = {}
     for offset, one in enumerate(messages):
         try:
             announcement, _ = control.decode(one.key, one.headers, one.value)
             announced.setdefault(announcement.message_id, offset)
+            first = deployments.setdefault(announcement.message_id, announcement.deployment_id)
+            if first != announcement.deployment_id:
+                refused[offset] = b"INVALID_FIELD"
         except InvalidArgument as error:
             refused[offset] = error.reason_name.encode()
     return announced, refused
 
 
-def check_fuzzed(world: Recording, count: int) -> None:
+def recorded(world: Recording, count: int) -> list[Control]:
+    """Fuzzed messages, when the logger has dealt with all of them."""
     with world.logger() as logger:
         sent = send_fuzzed(world, count)
         world.await_all(timeout_s=1800)
         assert logger.ready
-    announced, refused = understood(sent)
     assert len(sent) >= count
-    assert len(announced) > count / 10
-    assert len(refused) > count / 10
+    return sent
+
+
+def check(world: Recording, sent: list[Control]) -> None:
+    """Each is recorded once or refused once."""
+    announced, refused = understood(sent)
+    assert len(announced) > len(sent) / 10
+    assert len(refused) > len(sent) / 10
     assert {stream.message_id: stream.source.offset for stream in world.streams()} == announced
     letters = world.dead_letters()
     assert [source_of(letter) for letter in letters] == sorted(refused)
@@ -147,11 +163,43 @@ def check_fuzzed(world: Recording, count: int) -> None:
         assert dict(headers_of(letter))["headrace-error"] == refused[source_of(letter)]
 
 
+def records_duplicates(patch: pytest.MonkeyPatch) -> None:
+    """Every message is a stream of its own, whatever its id."""
+    patch.setattr(store.streams, "_recorded_before", lambda *_: None)
+    patch.setattr(store.streams, "_message_id", lambda request: f"{request.source.offset}")
+
+
+def forgets_dead_letters(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Recorder, "_refuse", lambda *_: None)
+
+
+def drops_the_reason(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(recorder, "ERROR_HEADER", "no-reason")
+
+
+def passes_over_what_kafka_ml_sends(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(control, "_decode_legacy", lambda *_: control._decode_ours("", None))
+
+
+@pytest.mark.parametrize(
+    "plant", [records_duplicates, forgets_dead_letters, drops_the_reason, passes_over_what_kafka_ml_sends]
+)
+def test_a_planted_bug_is_caught(
+    kafka: KafkaSettings, topic: Callable[..., str], tmp_path: Path, plant: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    with recording(kafka, topic(), tmp_path) as world, pytest.MonkeyPatch.context() as patch:
+        plant(patch)
+        sent = recorded(world, 200)
+        patch.undo()
+        with pytest.raises((AssertionError, KeyError)):
+            check(world, sent)
+
+
 def test_of_fuzzed_messages_each_is_recorded_once_or_refused_once(
     kafka: KafkaSettings, topic: Callable[..., str], tmp_path: Path
 ) -> None:
     with recording(kafka, topic(), tmp_path) as world:
-        check_fuzzed(world, 2_000)
+        check(world, recorded(world, 2_000))
 
 
 @pytest.mark.chaos
@@ -159,4 +207,4 @@ def test_of_a_hundred_thousand_fuzzed_messages_each_is_recorded_once_or_refused_
     kafka: KafkaSettings, topic: Callable[..., str], tmp_path: Path
 ) -> None:
     with recording(kafka, topic(), tmp_path) as world:
-        check_fuzzed(world, 100_000)
+        check(world, recorded(world, 100_000))

@@ -8,6 +8,7 @@ from headrace.v1.stream_pb2 import DIALECT_HEADRACE, StreamAnnouncement
 from streams.codecs import Array
 from streams.control import decode
 from streams.kafka import KafkaSettings, headers_of, log_ends
+from streams.reader import WAIT_S
 from streams.spool import Spool, spool_stream
 from tests.streams.log import offset_range, read
 
@@ -41,6 +42,8 @@ def positions(spool: Spool, partitions: int) -> Array:
     return found
 
 
-def read_samples(kafka: KafkaSettings, announcement: StreamAnnouncement, folder: Path) -> list[object]:
+def read_samples(
+    kafka: KafkaSettings, announcement: StreamAnnouncement, folder: Path, wait_s: float = WAIT_S
+) -> list[object]:
     """The samples that a training reads, sorted. It checks the number."""
-    return sorted(spool_stream(announcement, kafka, folder).read("samples").ravel().tolist())
+    return sorted(spool_stream(announcement, kafka, folder, wait_s=wait_s).read("samples").ravel().tolist())

@@ -27,10 +27,11 @@ from headrace.errors import Aborted, InvalidArgument, PermissionDenied, Unavaila
 from headrace.v1.stream_pb2 import StreamAnnouncement
 from sinks import RawSink
 from streams.kafka import KafkaSettings, ensure_topics, log_ends
+from streams.reader import WAIT_S
 from streams.spool import spool_stream
 from tests.sinks.announced import DEPLOYMENT, announced, read_samples
 from tests.sinks.producing import PART, PARTITIONS, ROWS, produce
-from tests.streams.log import seen
+from tests.streams.log import seen, set_config
 from tests.support import eventually
 
 Topic = Callable[..., str]
@@ -52,11 +53,13 @@ def start_producing(kafka: KafkaSettings, arguments: tuple[str, ...], failpoint:
     )  # fmt: skip
 
 
-def assert_whole_or_nothing(kafka: KafkaSettings, control: str, folder: Path) -> list[StreamAnnouncement]:
+def assert_whole_or_nothing(
+    kafka: KafkaSettings, control: str, folder: Path, wait_s: float = WAIT_S
+) -> list[StreamAnnouncement]:
     found = announced(kafka, control)
     for number, announcement in enumerate(found):
         assert announcement.record_count == ROWS
-        assert read_samples(kafka, announcement, folder / str(number)) == ALL
+        assert read_samples(kafka, announcement, folder / str(number), wait_s) == ALL
     return found
 
 
@@ -158,6 +161,25 @@ def test_a_broker_that_restarts_loses_and_doubles_nothing_and_one_that_stays_awa
     broker.start()
     broker.wait_ready()
     assert announced(kafka, "control") == [announcement]
+
+
+def test_too_few_replicas_are_waited_for(
+    kafka: KafkaSettings, topic: Topic, make: Callable[..., RawSink], control: str, tmp_path: Path
+) -> None:
+    name = topic(min_insync_replicas="2")
+    confirmed: list[int] = []
+
+    def bring_them_back(sent: int, delivered: int) -> None:
+        if not confirmed:
+            set_config(kafka, name, "min.insync.replicas", "1")
+        confirmed.append(delivered)
+
+    with make(name, on_progress=bring_them_back) as sink:
+        sink.send_batch(np.arange(100))
+    assert (confirmed[0], confirmed[-1]) == (0, 100)
+    (announcement,) = announced(kafka, control)
+    assert [(one.start, one.end) for one in announcement.ranges] == [(0, 100)]
+    assert read_samples(kafka, announcement, tmp_path) == list(range(100))
 
 
 def test_a_sink_waits_while_kafka_is_behind(make: Callable[..., RawSink], control: str) -> None:

@@ -20,7 +20,7 @@ Replies = Callable[[Message], list[tuple[str, bytes]]]
 
 
 @contextmanager
-def _answering(kafka: KafkaSettings, topic: str, answer: Replies) -> Iterator[None]:
+def answering(kafka: KafkaSettings, topic: str, answer: Replies) -> Iterator[None]:
     """Answers every question of the topic, until the block ends, with what `answer` says: (topic, value) pairs."""
     stop = threading.Event()
     producer = kafka.producer({"linger.ms": 0})
@@ -58,7 +58,7 @@ def test_every_question_gets_its_own_answer_of_each_topic(kafka: KafkaSettings, 
         return [*doubled(upper)(message), (lower, message.value() or b"")]
 
     with (
-        _answering(kafka, questions, answer),
+        answering(kafka, questions, answer),
         InferenceSink(kafka.bootstrap_servers, questions, [upper, lower]) as sink,
     ):
         answers = list(sink.ask(np.arange(20)))
@@ -77,7 +77,7 @@ def test_more_questions_than_may_be_in_flight_are_asked_as_answers_come(kafka: K
     questions, answers = topic(2), topic()
     seen = []
     with (
-        _answering(kafka, questions, doubled(answers)),
+        answering(kafka, questions, doubled(answers)),
         InferenceSink(kafka.bootstrap_servers, questions, answers, max_in_flight=10) as sink,
     ):
         got = {}
@@ -91,7 +91,7 @@ def test_more_questions_than_may_be_in_flight_are_asked_as_answers_come(kafka: K
 def test_samples_that_come_one_by_one_are_asked_at_once(kafka: KafkaSettings, topic: Topic) -> None:
     questions, answers = topic(), topic()
     with (
-        _answering(kafka, questions, doubled(answers)),
+        answering(kafka, questions, doubled(answers)),
         InferenceSink(kafka.bootstrap_servers, questions, answers) as sink,
     ):
         got = {each.key: each.values for each in sink.ask_each(iter([5, 6, 7]), keys="abc")}
@@ -101,7 +101,7 @@ def test_samples_that_come_one_by_one_are_asked_at_once(kafka: KafkaSettings, to
 def test_many_samples_that_come_one_by_one_do_not_wait_for_each_other(kafka: KafkaSettings, topic: Topic) -> None:
     questions, answers = topic(), topic()
     with (
-        _answering(kafka, questions, doubled(answers)),
+        answering(kafka, questions, doubled(answers)),
         InferenceSink(kafka.bootstrap_servers, questions, answers, max_in_flight=1000) as sink,
     ):
         asked = sink.ask_each(iter(range(1000)))
@@ -119,7 +119,7 @@ def test_two_clients_of_one_topic_get_each_their_own(kafka: KafkaSettings, topic
         with InferenceSink(kafka.bootstrap_servers, questions, answers) as sink:
             found[first] = list(sink.ask(np.arange(first, first + 50)))
 
-    with _answering(kafka, questions, doubled(answers)):
+    with answering(kafka, questions, doubled(answers)):
         clients = [threading.Thread(target=ask, args=(first,)) for first in (0, 1000)]
         for client in clients:
             client.start()
@@ -133,7 +133,7 @@ def test_two_clients_of_one_topic_get_each_their_own(kafka: KafkaSettings, topic
 def test_an_answer_too_many_is_seen(kafka: KafkaSettings, topic: Topic) -> None:
     questions, answers = topic(), topic()
     with (
-        _answering(kafka, questions, lambda message: [(answers, b"one"), (answers, b"two")]),
+        answering(kafka, questions, lambda message: [(answers, b"one"), (answers, b"two")]),
         InferenceSink(kafka.bootstrap_servers, questions, answers) as sink,
     ):
         got = list(sink.ask([1], settle_s=1.0))
@@ -154,7 +154,7 @@ def test_an_answer_that_is_not_committed_is_not_seen(kafka: KafkaSettings, topic
             return []
 
         with (
-            _answering(kafka, questions, answer),
+            answering(kafka, questions, answer),
             InferenceSink(kafka.bootstrap_servers, questions, answers) as sink,
         ):
             assert [each.value for each in sink.ask([1])] == [b"committed"]
@@ -169,7 +169,7 @@ def test_what_is_not_answered_is_told_and_a_dead_letter_says_why(kafka: KafkaSet
 
     got: list[Answer] = []
     with (
-        _answering(kafka, questions, answer),
+        answering(kafka, questions, answer),
         InferenceSink(kafka.bootstrap_servers, questions, answers, dead_letters=dead, answer_timeout_s=1) as sink,
         pytest.raises(DeadlineExceeded) as caught,
     ):

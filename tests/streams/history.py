@@ -9,18 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
 
 from headrace.errors import HeadraceError, Unavailable
 from headrace.v1.stream_pb2 import OffsetRange
 from streams.kafka import KafkaSettings, ensure_topics, log_ends
 from streams.writer import TransactionalWriter
-from tests.streams.log import delete_before, flush
+from tests.streams.log import delete_before, flush, set_config
 from tests.support import eventually
 
 PARTITIONS = 2
@@ -234,10 +228,7 @@ class Tools:
             self.writer.recover()
 
     def set_policy(self, topic: str, policy: str) -> None:
-        entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
-        changes = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]
-        for changed in self._admin.incremental_alter_configs(changes).values():
-            changed.result(10)
+        set_config(self.kafka, topic, "cleanup.policy", policy)
 
     def visible(self, topic: str, models: Sequence[LogModel]) -> list[list[bytes]]:
         """All values of each partition, as a plain consumer sees them that reads everything."""

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import confluent_kafka
 from confluent_kafka import TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from headrace.v1.stream_pb2 import OffsetRange
 from streams.kafka import Headers, KafkaSettings, Message, log_ends, topic_ids
@@ -76,6 +82,15 @@ def delete_before(kafka: KafkaSettings, topic: str, offset: int, partition: int 
     admin = kafka.admin()
     for deleted in admin.delete_records([TopicPartition(topic, partition, offset)]).values():
         deleted.result()
+
+
+def set_config(kafka: KafkaSettings, topic: str, name: str, value: str) -> None:
+    """Change one setting of a topic."""
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = kafka.admin()
+    for changed in admin.incremental_alter_configs([change]).values():
+        changed.result(10)
 
 
 def little_ahead(kafka: KafkaSettings) -> KafkaSettings:
