@@ -16,14 +16,13 @@ from pathlib import Path
 
 import grpc
 import psutil
+from confluent_kafka import KafkaException
 
 from benchmarks.answer_times import Conversation
 from benchmarks.inference import PARTITIONS, answering, platform, trained
 from benchmarks.report import Ratio
 from headrace.client import connect
-from headrace.errors import HeadraceError
-from headrace.v1 import deployment_manager_pb2, inference_pb2
-from headrace.v1.deployment_manager_pb2_grpc import DeploymentManagerStub
+from headrace.v1 import inference_pb2
 from streams.kafka import KafkaSettings, ensure_topics
 
 IMPORTS = {"keras": "import tensorflow, keras; keras.layers", "torch": "import torch, ignite.engine"}
@@ -53,7 +52,7 @@ def _of_framework(kafka: KafkaSettings, channel: grpc.Channel, name: str) -> lis
         conversation.ask(100, 100)
         conversation.await_answers(LIMIT_S)
         memory = _memory(name, inference)
-        returns = [_return(channel, inference, conversation) for _ in range(KILLS)]
+        returns = [_return(kafka, inference, conversation) for _ in range(KILLS)]
     return [memory, *_returns(name, returns)]
 
 
@@ -85,17 +84,33 @@ def _imported_bytes(name: str) -> int:
 
 
 def _return(
-    channel: grpc.Channel, inference: inference_pb2.Inference, conversation: Conversation
+    kafka: KafkaSettings, inference: inference_pb2.Inference, conversation: Conversation
 ) -> tuple[float, float]:
     """Seconds from a SIGKILL of the replica until its slot has its partitions, and until it has answered."""
     _await(lambda: len(_workers(_process(inference))) == 2, "a spare worker")
+    before, _ = _member(kafka, inference)
     _process(inference).send_signal(signal.SIGKILL)
-    killed_at, restarts = time.monotonic(), _state(channel, inference).restart_count
+    killed_at = time.monotonic()
     conversation.ask(PARTITIONS, 1000)
-    _await(lambda: _is_back(_state(channel, inference), restarts), "the slot and its partitions")
+    _await(lambda: _has_partitions(kafka, inference, before), "the slot and its partitions")
     back_s = time.monotonic() - killed_at
     conversation.await_answers(LIMIT_S)
     return back_s, time.monotonic() - killed_at
+
+
+def _member(kafka: KafkaSettings, inference: inference_pb2.Inference) -> tuple[str, int]:
+    """The id of the only member of the inference's group, and how many partitions it has."""
+    group = f"headrace-inf-{inference.id}"
+    admin = kafka.admin()  # it has to live as long as its answers are waited for
+    (answer,) = admin.describe_consumer_groups([group]).values()
+    (member,) = answer.result(LIMIT_S).members
+    return member.member_id, len(member.assignment.topic_partitions)
+
+
+def _has_partitions(kafka: KafkaSettings, inference: inference_pb2.Inference, before: str) -> bool:
+    """Whether another process than `before` has all of them."""
+    member_id, partitions = _member(kafka, inference)
+    return member_id != before and partitions == PARTITIONS
 
 
 def _returns(name: str, returns: Sequence[tuple[float, float]]) -> list[Ratio]:
@@ -110,16 +125,6 @@ def _returns(name: str, returns: Sequence[tuple[float, float]]) -> list[Ratio]:
         )
         for what, seconds in zip(whats, zip(*returns, strict=True), strict=True)
     ]
-
-
-def _state(channel: grpc.Channel, inference: inference_pb2.Inference) -> inference_pb2.ReplicaState:
-    request = deployment_manager_pb2.GetInferenceRequest(id=inference.id)
-    found: inference_pb2.Inference = DeploymentManagerStub(channel).GetInference(request)
-    return found.replica_states[0]
-
-
-def _is_back(state: inference_pb2.ReplicaState, restarts: int) -> bool:
-    return state.restart_count > restarts and len(state.partitions) == PARTITIONS
 
 
 def _process(inference: inference_pb2.Inference) -> psutil.Process:
@@ -164,7 +169,7 @@ def _await(condition: Callable[[], bool], what: str) -> None:
         try:
             if condition():
                 return
-        except (AssertionError, psutil.Error, grpc.RpcError, HeadraceError):
+        except (AssertionError, ValueError, psutil.Error, KafkaException):
             pass  # not yet
         assert time.monotonic() < deadline, f"{what} did not come"
         time.sleep(0.02)
