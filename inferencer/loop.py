@@ -141,6 +141,7 @@ class Loop:
         self._model = models.current
         self._pace = CommitPace()
         self._breaker = CircuitBreaker()
+        self._read: Sequence[Message] = ()  # while the batch before is with the worker
         self._in_flight: Batch | None = None
         self._positions: dict[int, int] = {}  # answered and not committed: partition → next offset
         self._counts = Counts()
@@ -157,18 +158,18 @@ class Loop:
 
     def step(self) -> None:
         """One turn. Raises what ends the replica: FENCED, OFFSET_EXPIRED, SCHEMA_MISMATCH, …"""
-        questions = self._reader.consume(self._route.max_rows, self._wait_s())
+        self._read = self._reader.consume(self._route.max_rows, self._wait_s())
         fail_at("after_consume")
         if not self._start_over_wanted:
-            self._behind = len(questions) == self._route.max_rows
+            self._behind = len(self._read) == self._route.max_rows
             self._settle()
         if self._start_over_wanted:
             self._start_over()
             return
         if self._models.has_successor:
             self._replace_model()
-        if questions:
-            self._ask(questions)
+        if self._read:
+            self._ask(self._read)
         if self._pace.remaining_s(behind=self._behind) <= 0:
             self._commit()
         self._status.observe(self._reader.assigned, self._reader.lag())
@@ -176,6 +177,8 @@ class Loop:
     def before_revoke(self, partitions: Sequence[int]) -> None:
         """Called by the reader while the partitions are still ours: commit what is answered, forget the rest."""
         self._status.rebalanced()
+        # A slow answer is waited for with the next batch in hand, and the group is served meanwhile.
+        self._read = [question for question in self._read if question.partition() not in partitions]
         if self._in_flight:
             self._in_flight.revoked.update(partitions)
         self._commit()
