@@ -3,13 +3,14 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from headrace.errors import HeadraceError
+from headrace.errors import DeadlineExceeded, HeadraceError
 from headrace.v1 import error_pb2, model_pb2
 from headrace.v1.result_pb2 import Result
 from inferencer.answers import Encode, Refusal, encode_answers
@@ -149,7 +150,11 @@ class Predictor:
     def _receive(self, keep_alive: Callable[[], None], timeout_s: float) -> Columns:
         deadline = self._asked_at + timeout_s
         self._wait(keep_alive, deadline)
-        answer = self._worker.receive_predict(max(0.001, deadline - time.monotonic()))
+        try:
+            answer = self._worker.receive_predict(max(0.001, deadline - time.monotonic()))
+        except DeadlineExceeded as error:  # it knows only of the last moment
+            facts: Mapping[str, Any] = {**error.metadata, "timeout_s": f"{timeout_s:g}"}
+            raise DeadlineExceeded(error.reason, f"the model did not answer within {timeout_s:g} s", **facts) from error
         self._slowest_s = max(self._slowest_s, time.monotonic() - self._asked_at)
         return answer
 

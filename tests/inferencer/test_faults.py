@@ -103,8 +103,8 @@ def test_exactly_the_bad_records_become_dead_letters(kafka: KafkaSettings, tmp_p
 
 @pytest.mark.chaos
 def test_a_long_run_with_kills_of_replicas_and_workers(kafka: KafkaSettings, tmp_path: Path) -> None:
-    faults = {"kill replica": 130, "kill worker": 140, "scale": 10}
-    weather = Weather(200_000, faults, {Kind.MALFORMED: 2000}, fails=0.5, within_s=170, pause_s=0.4)
+    faults = {"kill replica": 130, "kill worker": 260, "scale": 10}
+    weather = Weather(200_000, faults, {Kind.MALFORMED: 2000}, fails=0.5, within_s=165, pause_s=0.3)
     expect_clean("kills of replicas and workers", *ride_out(kafka, tmp_path, weather))
 
 

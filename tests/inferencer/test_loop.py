@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def expect_each_once(answers: list[Message], count: int) -> None:
 
 @contextmanager
 def replica_thread(
-    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int | Status | Models
+    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int | Status | Models | Fixed
 ) -> Iterator[list[HeadraceError]]:
     """A replica on a thread; gives what ended it."""
     stop, errors = threading.Event(), list[HeadraceError]()
@@ -157,6 +157,39 @@ def test_replicas_that_come_and_go_lose_and_double_nothing(kafka: KafkaSettings,
             eventually(lambda: answered(3200), timeout_s=40)
     assert not read_all(kafka, source + ".dead-letters")
     expect_each_once(answers, 800)
+
+
+class Patient(Adder):
+    """Answers once `until` is true, and serves the group meanwhile."""
+
+    def __init__(self, until: Callable[[], object]) -> None:
+        super().__init__()
+        self._until = until
+
+    def answer(self, keep_alive: Callable[[], None]) -> Answers:
+        def is_over() -> object:
+            keep_alive()
+            return self._until()
+
+        eventually(is_over, timeout_s=30)
+        return super().answer(keep_alive)
+
+
+def test_partitions_that_are_taken_while_a_slow_model_answers_are_answered_by_one_replica_only(
+    kafka: KafkaSettings, topics: Topics
+) -> None:
+    send(kafka, topics[0], 0, 100)
+    first, *others = (Status(slot) for slot in range(PARTITIONS))
+    patient = Patient(lambda: all(other.snapshot().partitions for other in others))
+    with TopicFollower(kafka, topics[1], {}) as follower, ExitStack() as replicas:
+        # The batch that waits for the first one has records of two partitions; one partition is left to this replica.
+        model = Fixed(Model(b"adder/1", 1, 1, patient))
+        replicas.enter_context(replica_thread(kafka, topics, 0, status=first, models=model, max_rows=101))
+        eventually(lambda: len(first.snapshot().partitions) == PARTITIONS, timeout_s=30)
+        for slot, status in enumerate(others, 1):
+            replicas.enter_context(replica_thread(kafka, topics, slot, status=status))
+        read_until(follower, PARTITIONS * 100, 40)
+    expect_each_once(read_all(kafka, topics[1]), 100)
 
 
 PLACES = ["after_consume@3", "after_predict@2", "after_produce@2", "before_commit@2", "after_commit@1"]

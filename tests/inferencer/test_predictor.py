@@ -12,7 +12,7 @@ from headrace.errors import InvalidArgument
 from headrace.v1 import error_pb2, model_pb2
 from headrace.v1.inference_pb2 import AnswerLabels, Inference
 from headrace.v1.result_pb2 import Result
-from inferencer.answers import encoder_of
+from inferencer.answers import Refusal, encoder_of
 from inferencer.predictor import Answers, Predictor, Recipe
 from inferencer.workers import Workers
 from sandbox.session import WorkerSession
@@ -71,7 +71,10 @@ def test_a_record_that_hangs_the_model_is_refused_and_the_group_is_served_meanwh
         Predictor(hanging, workers, batch_timeout_s=2) as predictor,
     ):
         predictor.ask({"": np.array([[1], [-3], [2]], np.float32)})
-        assert values(predictor.answer(lambda: alive.append(1))) == [[10], "DEADLINE", [20]]
+        answers = predictor.answer(lambda: alive.append(1))
+    assert values(answers) == [[10], "DEADLINE", [20]]
+    assert isinstance(answers[1], Refusal)
+    assert answers[1].message == "the model did not answer within 2 s"
     assert len(alive) >= 2
 
 

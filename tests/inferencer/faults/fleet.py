@@ -221,4 +221,4 @@ class Fleet:
             return ""
         place = self._rng.choice(PLACES)
         self.endings.killed_at[place] += 1
-        return f"{place}:exit@{self._rng.randint(1, 40)}"
+        return f"{place}:exit@{self._rng.randint(1, 4)}"
