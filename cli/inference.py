@@ -329,7 +329,7 @@ def _row(found: inference_pb2.Inference) -> tuple[object, ...]:
 
 def _warn(inference: inference_pb2.Inference) -> None:
     for warning in inference.warnings:
-        output.errors.print(f"Mind: {warning}")
+        output.errors.print(f"Mind: {warning}", soft_wrap=True)
 
 
 def _place(topic: str, cluster: str) -> str:
