@@ -182,22 +182,6 @@ def test_an_inference_answers_a_file(platform: Platform, trained: int, blobs: Pa
     platform.done("inference", "delete", "blobs-live")
 
 
-def test_an_inference_across_two_clusters_is_warned_about(platform: Platform, trained: int) -> None:
-    platform.done("kafka-cluster", "create", "twin", platform.state.kafka)
-    assert platform.state.kafka in platform.done("kafka-cluster", "list")
-    words = ["-i", "twin-in", "-o", "twin-out", "--name", "twin", "--output-cluster", "twin", "--no-wait"]
-    created = platform.headrace("infer", str(trained), *words)
-    assert created.returncode == 0
-    assert "no transaction spans both, so a crash may repeat answers" in created.stderr
-    assert "at-least-once" in platform.done("inference", "show", "twin")
-    refused = platform.headrace("infer", str(trained), *words[:-1], "--guarantee", "exactly-once")
-    assert refused.returncode == 1
-    assert "no transaction spans two Kafka clusters" in refused.stderr
-    assert platform.headrace("kafka-cluster", "delete", "twin").returncode == 1
-    platform.done("inference", "delete", "twin", "--force")
-    platform.done("kafka-cluster", "delete", "twin")
-
-
 def test_a_refused_announcement_is_shown_by_the_training_that_waits(platform: Platform, trained: int) -> None:
     waits = int(platform.json("train", "blobs")["id"])
     with BatchProducer(KafkaSettings(platform.state.kafka)) as producer:
