@@ -179,6 +179,7 @@ def show(name: Name, as_json: Json = False) -> None:
             "#answered since start",
             "#dead letters since start",
             "#restarts",
+            "metrics",
             "error",
         ],
         [_replica_row(replica) for replica in found.replica_states],
@@ -328,7 +329,7 @@ def _row(found: inference_pb2.Inference) -> tuple[object, ...]:
 
 def _warn(inference: inference_pb2.Inference) -> None:
     for warning in inference.warnings:
-        output.errors.print(f"Mind: {warning}")
+        output.errors.print(f"Mind: {warning}", soft_wrap=True)
 
 
 def _place(topic: str, cluster: str) -> str:
@@ -347,7 +348,7 @@ def _replica_row(replica: inference_pb2.ReplicaState) -> tuple[object, ...]:
         ", ".join(map(str, replica.partitions)), output.count(replica.lag), output.count(replica.rows_per_second),
         _milliseconds(replica.p50_duration), _milliseconds(replica.p99_duration), replica.model_version,
         output.count(replica.answered_count), output.count(replica.dead_letter_count), replica.restart_count,
-        output.error_line(replica.error),
+        replica.metrics_address, output.error_line(replica.error),
     )  # fmt: skip
 
 

@@ -52,6 +52,8 @@ SOON_S = 1.0
 # When the control plane stops: every workload together gets so long.
 STOP_GRACE_S = 15.0
 STOP_LIMIT_S = 20.0
+# Of each replica, which reports the port that it gets.
+METRICS_LISTEN = "127.0.0.1:0"
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class Reconciler:
             "HEADRACE_INFERENCE_ID": str(inference_id),
             "HEADRACE_SLOT": str(slot),
             "HEADRACE_ATTEMPT": str(attempt),
+            "HEADRACE_METRICS_LISTEN": METRICS_LISTEN,
         }
         name, work = replica_name(inference_id, slot), replica_work(inference_id, slot)
         workload = Workload(name, "inferencer", env, work, attempt=attempt, spec_hash=action.spec_hash)

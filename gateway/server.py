@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as AsgiMessage
@@ -30,6 +30,7 @@ from gateway import checking, errors, events, messages, openapi, requests, route
 from gateway.backend import Backend
 from gateway.pages import DIST, pages
 from gateway.settings import Settings
+from gateway.targets import replica_targets
 from headrace.errors import FailedPrecondition, HeadraceError, Internal, InvalidArgument, NotFound, Unimplemented
 from headrace.v1 import error_pb2, result_pb2
 
@@ -101,6 +102,12 @@ def application(api: ASGIApp, backend: Backend, pages_folder: Path) -> ASGIApp:
             return PlainTextResponse("ready\n")
         return PlainTextResponse("The control plane does not answer.\n", 503, {"retry-after": "1"})
 
+    async def targets(request: Request) -> Response:
+        try:
+            return JSONResponse(await replica_targets(backend))
+        except HeadraceError as error:
+            return errors.response(error)
+
     app = Starlette(
         routes=[
             Mount("/v1", app=api),
@@ -108,6 +115,7 @@ def application(api: ASGIApp, backend: Backend, pages_folder: Path) -> ASGIApp:
             Route("/healthz", _live),
             Route("/readyz", ready),
             Route("/metrics", _metrics),
+            Route("/metrics/targets", targets),
             Mount("/", app=pages(pages_folder)),
         ]
     )

@@ -67,7 +67,9 @@ def replica(settings: Settings, stop: threading.Event) -> int:
             on_wish=models.wish,
         )
         stack.enter_context(reporter)
-        stack.enter_context(metrics_endpoint(settings.metrics_listen, ready=lambda: status.is_ready))
+        port = stack.enter_context(metrics_endpoint(settings.metrics_listen, ready=lambda: status.is_ready))
+        if port:
+            status.serves_metrics(f"{settings.metrics_listen.rpartition(':')[0]}:{port}")
         try:
             clusters = fetch_clusters(channel, inference, KafkaSettings(settings.kafka), secrets_of(os.environ), stop)
             with models.start(inference, stop):

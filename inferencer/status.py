@@ -57,6 +57,11 @@ class Status:
             self._state.wanted_result_id, self._state.wish_etag = result_id, etag
             self._model_error = None
 
+    def serves_metrics(self, address: str) -> None:
+        """Where they are, HOST:PORT."""
+        with self._lock:
+            self._state.metrics_address = address
+
     def answers_with(self, result_id: int, version: int) -> None:
         """The model that answers from now on."""
         MODEL_VERSION.set(version)

@@ -74,7 +74,7 @@ class BatchSettings(_message.Message):
     def __init__(self, max_rows: _Optional[int] = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ReplicaState(_message.Message):
-    __slots__ = ("slot", "state", "partitions", "lag", "rows_per_second", "model_version", "restart_count", "answered_count", "dead_letter_count", "report_time", "error", "result_id", "p50_duration", "p99_duration", "wanted_result_id", "live", "ready", "wish_etag")
+    __slots__ = ("slot", "state", "partitions", "lag", "rows_per_second", "model_version", "restart_count", "answered_count", "dead_letter_count", "report_time", "error", "result_id", "p50_duration", "p99_duration", "wanted_result_id", "live", "ready", "wish_etag", "metrics_address")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +93,7 @@ class ReplicaState(_message.Message):
     LIVE_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     WISH_ETAG_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     slot: int
     state: InferenceState
     partitions: _containers.RepeatedScalarFieldContainer[int]
@@ -111,7 +112,8 @@ class ReplicaState(_message.Message):
     live: bool
     ready: bool
     wish_etag: str
-    def __init__(self, slot: _Optional[int] = ..., state: _Optional[_Union[InferenceState, str]] = ..., partitions: _Optional[_Iterable[int]] = ..., lag: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., model_version: _Optional[int] = ..., restart_count: _Optional[int] = ..., answered_count: _Optional[int] = ..., dead_letter_count: _Optional[int] = ..., report_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_id: _Optional[int] = ..., p50_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p99_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., wanted_result_id: _Optional[int] = ..., live: _Optional[bool] = ..., ready: _Optional[bool] = ..., wish_etag: _Optional[str] = ...) -> None: ...
+    metrics_address: str
+    def __init__(self, slot: _Optional[int] = ..., state: _Optional[_Union[InferenceState, str]] = ..., partitions: _Optional[_Iterable[int]] = ..., lag: _Optional[int] = ..., rows_per_second: _Optional[float] = ..., model_version: _Optional[int] = ..., restart_count: _Optional[int] = ..., answered_count: _Optional[int] = ..., dead_letter_count: _Optional[int] = ..., report_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., result_id: _Optional[int] = ..., p50_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., p99_duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., wanted_result_id: _Optional[int] = ..., live: _Optional[bool] = ..., ready: _Optional[bool] = ..., wish_etag: _Optional[str] = ..., metrics_address: _Optional[str] = ...) -> None: ...
 
 class AnswerLabels(_message.Message):
     __slots__ = ("names",)

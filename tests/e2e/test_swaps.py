@@ -1,4 +1,6 @@
-"""The model of a running inference is replaced while data flow: by command, by an alias that moves, and back again."""
+"""The model of a running inference is replaced while data flow: by command, by an alias that moves, and back again. And
+its answers may stand on another Kafka cluster.
+"""
 
 from __future__ import annotations
 
@@ -211,3 +213,20 @@ def test_an_alias_that_moves_swaps_the_model_of_every_replica_also_across_a_reba
         answered = flow.of_partition(number)
         assert answered[0] == b"swap-pytorch/1"
         assert answered[-1] == b"swap-pytorch/2"
+
+
+def test_an_inference_across_two_clusters_is_warned_about(platform: Platform, versions: dict[str, list[int]]) -> None:
+    trained = versions["pytorch"][0]
+    platform.done("kafka-cluster", "create", "twin", platform.state.kafka)
+    assert platform.state.kafka in platform.done("kafka-cluster", "list")
+    words = ["-i", "twin-in", "-o", "twin-out", "--name", "twin", "--output-cluster", "twin", "--no-wait"]
+    created = platform.headrace("infer", str(trained), *words)
+    assert created.returncode == 0
+    assert "no transaction spans both, so a crash may repeat answers" in created.stderr
+    assert "at-least-once" in platform.done("inference", "show", "twin")
+    refused = platform.headrace("infer", str(trained), *words[:-1], "--guarantee", "exactly-once")
+    assert refused.returncode == 1
+    assert "no transaction spans two Kafka clusters" in refused.stderr
+    assert platform.headrace("kafka-cluster", "delete", "twin").returncode == 1
+    platform.done("inference", "delete", "twin", "--force")
+    platform.done("kafka-cluster", "delete", "twin")

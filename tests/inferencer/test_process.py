@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -310,6 +311,33 @@ def test_code_that_does_not_fit_the_weights_fails_for_good_and_says_why(
         assert process.wait(60) == 10
     assert control_plane.reports[-1].state == inference_pb2.INFERENCE_STATE_FAILED
     assert "CODE_ERROR" in str(control_plane.reports[-1].error)
+
+
+def test_a_replica_serves_its_metrics_where_it_says(
+    kafka: KafkaSettings, control_plane: SmallControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_METRICS_LISTEN", "127.0.0.1:0")
+    send(kafka, control_plane, [1, 2, float("nan")])
+    with served(control_plane) as address, replica(kafka, address, control_plane, tmp_path):
+
+        def ready() -> inference_pb2.ReplicaState | None:
+            told = control_plane.reports[-1:]
+            return told[0] if told and told[0].ready and told[0].dead_letter_count else None
+
+        told = eventually(ready, timeout_s=60)
+        assert told is not None
+        url = f"http://{told.metrics_address}"
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        lines = httpx.get(f"{url}/metrics").text.splitlines()
+    values = {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("#")}
+    expected = {
+        "live": 1, "ready": 1, "answered_total": 2, "refused_total": 1, "model_version": 3,
+        'lag{partition="0"}': 0, 'lag{partition="1"}': 0, "batch_rows_sum": 3,
+    }  # fmt: skip
+    assert {name: values[f"headrace_inference_{name}"] for name in expected} == expected
+    for name in ("transactions_total", "answer_seconds_count", 'phase_seconds_count{phase="predict"}'):
+        assert values[f"headrace_inference_{name}"] > 0
+    assert {"headrace_inference_aborts_total", "headrace_inference_rebalances_total"} <= values.keys()
 
 
 def test_answers_on_another_cluster_come_at_least_once_and_dead_letters_stay_with_their_questions(
