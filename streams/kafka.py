@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import methodcaller
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from confluent_kafka import (
     Consumer,
@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S = 10.0
 # As long as a producer that was not helped to its id would wait for it.
 FIRST_ANSWER_S = 0.5
+T = TypeVar("T")
 ErrorCallback = Callable[[KafkaError], None]
 # Gets the kind of a line in librdkafka's log, such as FAIL (a connection) or REQTMOUT.
 LogCallback = Callable[[str], None]
@@ -258,6 +259,8 @@ def _partitions(admin: AdminClient, topic: str, timeout_s: float) -> list[int]:
     return sorted(found.partitions)
 
 
+_WITHOUT_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+
 # Of a partition, in the order of LogEnds.
 _LOG_ENDS = (
     (OffsetSpec.earliest(), IsolationLevel.READ_UNCOMMITTED),
@@ -271,14 +274,29 @@ def log_ends(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIM
     admin, timeout_s = settings.admin(), settings.wait_s(timeout_s)
     with kafka_errors(settings, topic=topic):
         partitions = [TopicPartition(topic, number) for number in _partitions(admin, topic, timeout_s)]
-        asked = [
-            admin.list_offsets(dict.fromkeys(partitions, spec), isolation_level=isolation, request_timeout=timeout_s)
-            for spec, isolation in _LOG_ENDS
-        ]
-        low, high, stable = (
-            {one.partition: told.result(timeout_s).offset for one, told in end.items()} for end in asked
-        )
+        low, high, stable = _once_led(lambda: _ask_log_ends(admin, partitions, timeout_s), timeout_s)
     return {number: LogEnds(low[number], high[number], stable[number]) for number in low}
+
+
+def _ask_log_ends(admin: AdminClient, partitions: Sequence[TopicPartition], timeout_s: float) -> list[dict[int, int]]:
+    """Partition to offset for each of _LOG_ENDS, which are asked for at the same time."""
+    asked = [
+        admin.list_offsets(dict.fromkeys(partitions, spec), isolation_level=isolation, request_timeout=timeout_s)
+        for spec, isolation in _LOG_ENDS
+    ]
+    return [{one.partition: told.result(timeout_s).offset for one, told in end.items()} for end in asked]
+
+
+def _once_led(ask: Callable[[], T], timeout_s: float) -> T:
+    """The answer of `ask`, repeated while a partition has no leader: its topic is new, or its leader moves."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _WITHOUT_LEADER or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def watermarks(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[int, tuple[int, int]]:
@@ -293,12 +311,16 @@ def offsets_at(
     partitions = [TopicPartition(topic, number) for number in partitions_of(settings, topic, timeout_s)]
     admin = settings.admin()
     with kafka_errors(settings, topic=topic):
-        asked = admin.list_offsets(
-            dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)), request_timeout=timeout_s
-        )
-        found = {partition.partition: answer.result(timeout_s).offset for partition, answer in asked.items()}
+        found = _once_led(lambda: _ask_offsets_at(admin, partitions, time_ms, timeout_s), timeout_s)
     ends = watermarks(settings, topic, timeout_s)
     return {number: offset if offset >= 0 else ends[number][1] for number, offset in found.items()}
+
+
+def _ask_offsets_at(
+    admin: AdminClient, partitions: Sequence[TopicPartition], time_ms: int, timeout_s: float
+) -> dict[int, int]:
+    asked = admin.list_offsets(dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)), request_timeout=timeout_s)
+    return {partition.partition: answer.result(timeout_s).offset for partition, answer in asked.items()}
 
 
 def topic_config(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, str]:
