@@ -8,6 +8,7 @@ from sklearn.datasets import load_breast_cancer
 
 from benchmarks.report import Ratio
 from benchmarks.training import Case, against_memory
+from sandbox.session import FrameworkName
 
 ROWS, FEATURES = 239, 6
 KERAS = f"""
@@ -40,14 +41,16 @@ model = Network()
 """
 
 
-def measure() -> list[Ratio]:
-    """Seconds of both, for both frameworks, once each: they take half a minute."""
+CODE: dict[FrameworkName, str] = {"tensorflow": KERAS, "pytorch": TORCH}
+
+
+def measure(framework: FrameworkName) -> list[Ratio]:
+    """Seconds of both, once: they take a minute."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples, labels = load_breast_cancer(return_X_y=True)
         samples = (samples - samples.mean(axis=0)) / samples.std(axis=0)
         np.save(folder / "samples.npy", samples[:ROWS, :FEATURES].astype(np.float32))
         np.save(folder / "labels.npy", labels[:ROWS].astype(np.uint8))
-        cases = [Case("tensorflow", KERAS, 10, 1000, 22), Case("pytorch", TORCH, 10, 1000, 22)]
-        what = f"{ROWS} rows of {FEATURES} numbers"
-        return [against_memory(case, folder, what, "≤ 1.05 ×", pairs=1) for case in cases]
+        case = Case(framework, CODE[framework], 10, 1000, 22)
+        return [against_memory(case, folder, f"{ROWS} rows of {FEATURES} numbers", "≤ 1.05 ×", pairs=1)]
