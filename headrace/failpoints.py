@@ -2,8 +2,8 @@
 
 `HEADRACE_FAIL="after_produce:exit@3,before_commit:hang@1"` ends the process at the third pass of `after_produce`
 and stops it for ever at the first pass of `before_commit`. Actions: `exit` (SIGKILL), `hang`, `stop` (SIGSTOP, until
-somebody sends SIGCONT), `raise`, and `delay@N=SECONDS`. With `HEADRACE_FAIL_FOLDER` each entry fires once per folder, so that a process that was started
-again goes on. Unset, a failpoint costs one look into an empty dictionary.
+somebody sends SIGCONT), `raise`, and `delay@N=SECONDS`. With `HEADRACE_FAIL_FOLDER` each entry fires once per folder,
+so that a process that was started again goes on. Unset, a failpoint costs one look into an empty dictionary.
 """
 
 import itertools
