@@ -71,7 +71,7 @@ def _section(runs: Sequence[Run]) -> str:
         parts = [run for run in runs if run.name == name]
         total = sum((run.sums for run in parts), Sums())
         lines += [run.row() for run in parts]
-        lines += [Run(f"**{name}**", f"{len(parts)} parts", total, "").row()]
+        lines += [Run(f"**{name}**", f"{len(parts)} part(s)", total, "").row()]
     return "\n".join([*lines, ""])
 
 

@@ -47,7 +47,7 @@ def test_a_zombie_whose_slot_is_taken_is_fenced_and_nothing_of_it_is_seen(kafka:
     assert verdict.is_clean, verdict
 
 
-@pytest.mark.parametrize(("interval_s", "batch_s"), [(2, 5), pytest.param(2, 20, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize(("interval_s", "batch_s"), [(3, 7), pytest.param(3, 30, marks=pytest.mark.chaos)])
 def test_a_model_that_is_slower_than_the_poll_interval_keeps_its_partitions(
     kafka: KafkaSettings, tmp_path: Path, interval_s: float, batch_s: float
 ) -> None:

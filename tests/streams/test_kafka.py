@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka import KafkaError
 
 from headrace.errors import HeadraceError, InvalidArgument, NotFound, Unavailable
 from streams.kafka import (
     KafkaSettings,
+    as_headrace_error,
     await_kafka,
     ensure_topics,
     headers_of,
@@ -80,6 +82,12 @@ def test_a_cluster_that_is_away_is_named() -> None:
         await_kafka(AWAY, timeout_s=0.2)
     assert caught.value.reason_name == "KAFKA_UNAVAILABLE"
     assert caught.value.metadata["bootstrap_servers"] == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize("code", ["UNKNOWN_LEADER_EPOCH", "FENCED_LEADER_EPOCH", "OFFSET_NOT_AVAILABLE"])
+def test_what_a_broker_says_that_has_just_come_back_passes(code: str) -> None:
+    error = as_headrace_error(KafkaError(getattr(KafkaError, code)), AWAY)
+    assert isinstance(error, Unavailable)
 
 
 @pytest.mark.parametrize("client", ["consumer", "producer", "admin"])

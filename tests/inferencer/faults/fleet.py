@@ -133,7 +133,7 @@ class Fleet:
         def ended() -> Exit | None:
             return self._cluster.list().workloads[name].exit
 
-        found = eventually(ended, timeout_s=30)
+        found = eventually(ended, timeout_s=60)
         self._cluster.forget(name)
         del self._zombies[name]
         assert found is not None
