@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import InvalidArgument
@@ -180,6 +180,7 @@ VALUES = st.recursive(
     st.lists(st.one_of(VALUES.map(text), st.binary(max_size=8), st.none()), max_size=6),
     st.sampled_from(["int8", "float32"]),
 )
+@example([b'{"a": 1, "": {"a": 2}}'], "int8")
 def test_any_bytes_are_rows_or_bad(records: list[bytes | None], data_type: str) -> None:
     reading = codec(data_type=data_type, label_type="auto")
     for decode in (reading.decode_samples, reading.decode_labels) * 2:

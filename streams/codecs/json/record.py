@@ -44,7 +44,7 @@ def row_of(layout: Layout, record: bytes | None) -> list[Array]:
             raise BadJson("it is an object, where others are numbers or arrays")
         return [_numbers("it", value, layout.columns[0].spec)]
     names = [column.name for column in layout.columns]
-    found = dict(_leaves(value, "")) if isinstance(value, dict) else None
+    found = dict(_leaves(value)) if isinstance(value, dict) else None
     if found is None:
         raise BadJson(f"it is no object with the fields {_some(names)}")
     if missing := [name for name in names if name not in found]:
@@ -59,7 +59,7 @@ def flat_names(value: Any) -> list[str] | None:
     if not isinstance(value, dict):
         return [""] if isinstance(value, (int, float, list)) else None
     try:
-        names = [name for name, _ in _leaves(value, "")]
+        names = [name for name, _ in _leaves(value)]
     except BadJson:
         return None
     return names if names and len(names) <= MAX_FIELDS and "" not in names else None
@@ -68,7 +68,7 @@ def flat_names(value: Any) -> list[str] | None:
 def values_of(value: Any, names: Sequence[str]) -> list[Any] | None:
     """The values of these fields; None where it has other ones, or what is no number."""
     try:
-        found = dict(_leaves(value, "")) if isinstance(value, dict) else {"": value}
+        found = dict(_leaves(value)) if isinstance(value, dict) else {"": value}
         if set(found) != set(names):
             return None
         return [_checked(name, found[name]) for name in names]
@@ -76,11 +76,11 @@ def values_of(value: Any, names: Sequence[str]) -> list[Any] | None:
         return None
 
 
-def _leaves(value: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: dict[str, Any], path: str | None = None) -> Iterator[tuple[str, Any]]:
     for key, inner in value.items():
         if "." in key:
             raise BadJson(f"the name {key[:100]!r} has a dot, which stands between the names of objects in objects")
-        name = f"{path}.{key}" if path else key
+        name = key if path is None else f"{path}.{key}"  # a key may be empty
         if isinstance(inner, dict):
             yield from _leaves(inner, name)
         else:
