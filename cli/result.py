@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -158,10 +158,10 @@ def confusion(
     as_json: Json = False,
 ) -> None:
     """Show the confusion matrix of a classifier; it is counted when trained with --confusion-matrix."""
-    with control_plane() as channel:
-        found = _get(channel, result)
-        # Where there is no matrix, this says why.
-        picture = _picture(channel, result) if out is not None or not found.HasField("confusion_matrix") else b""
+    request = result_collector_pb2.RenderConfusionMatrixRequest(result_id=result)
+    found, picture = _with_picture(
+        result, out, "RenderConfusionMatrix", request, lambda found: bool(found.HasField("confusion_matrix"))
+    )
     if as_json:
         output.print_json(found.confusion_matrix)
     else:
@@ -172,15 +172,8 @@ def confusion(
 @app.command()
 def roc(result: Id, out: Picture = None, as_json: Json = False) -> None:
     """Show how well a classifier tells each class from the others: the areas under its ROC curves."""
-    with control_plane() as channel:
-        found = _get(channel, result)
-        request = result_collector_pb2.RenderRocRequest(result_id=result)
-        # Where there are none, this says why.
-        picture = (
-            ResultCollectorStub(channel).RenderRoc(request, timeout=PICTURE_TIMEOUT_S).data
-            if out is not None or not found.roc.curves
-            else b""
-        )
+    request = result_collector_pb2.RenderRocRequest(result_id=result)
+    found, picture = _with_picture(result, out, "RenderRoc", request, lambda found: bool(found.roc.curves))
     if as_json:
         output.print_json(found.roc)
     else:
@@ -191,14 +184,8 @@ def roc(result: Id, out: Picture = None, as_json: Json = False) -> None:
 @app.command()
 def residuals(result: Id, out: Picture = None, as_json: Json = False) -> None:
     """Show what a regression gets wrong: answer minus truth, by quantiles."""
-    with control_plane() as channel:
-        found = _get(channel, result)
-        request = result_collector_pb2.RenderResidualsRequest(result_id=result)
-        picture = (
-            ResultCollectorStub(channel).RenderResiduals(request, timeout=PICTURE_TIMEOUT_S).data
-            if out is not None or not found.residuals.outputs
-            else b""
-        )
+    request = result_collector_pb2.RenderResidualsRequest(result_id=result)
+    found, picture = _with_picture(result, out, "RenderResiduals", request, lambda found: bool(found.residuals.outputs))
     if as_json:
         output.print_json(found.residuals)
     else:
@@ -263,9 +250,15 @@ def _get(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
     return ResultCollectorStub(channel).GetResult(request)  # type: ignore[no-any-return]
 
 
-def _picture(channel: grpc.Channel, result_id: int) -> bytes:
-    request = result_collector_pb2.RenderConfusionMatrixRequest(result_id=result_id)
-    return ResultCollectorStub(channel).RenderConfusionMatrix(request, timeout=PICTURE_TIMEOUT_S).data  # type: ignore[no-any-return]
+def _with_picture(
+    result: int, out: Path | None, render: str, request: Any, is_judged: Callable[[result_pb2.Result], bool]
+) -> tuple[result_pb2.Result, bytes]:
+    """The result, and its picture where one is wanted; where nothing was judged, asking for one says why."""
+    with control_plane() as channel:
+        found = _get(channel, result)
+        if out is None and is_judged(found):
+            return found, b""
+        return found, getattr(ResultCollectorStub(channel), render)(request, timeout=PICTURE_TIMEOUT_S).data
 
 
 def _epochs(channel: grpc.Channel, result_id: int) -> list[result_pb2.Epoch]:
