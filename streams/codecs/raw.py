@@ -28,7 +28,7 @@ MAX_ROW_BYTES = 2**31 - 1
 
 
 class RawCodec:
-    """Decodes a batch with one join and one view; the only work per record is a look at its last byte.
+    """Decodes a batch with one copy and one view; the copy of each record tells its length.
 
     Numbers without a shape are a vector, of the length that most records of the first batch have.
     """
@@ -217,7 +217,7 @@ def _decode(spec: Spec, records: Sequence[bytes | None], what: str) -> Decoded:
     return Decoded(_rows(spec, chosen), good, bad)
 
 
-def _rows(spec: Spec, joined: bytes) -> Array:
+def _rows(spec: Spec, joined: bytes | memoryview) -> Array:
     """`(n, *shape)`, a view of the bytes."""
     wire = np.dtype(np.uint8) if spec.dtype.kind == "b" else spec.dtype.newbyteorder("<")
     rows = np.frombuffer(joined, wire).reshape(-1, *spec.shape)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import deque
 from collections.abc import Sequence
-from operator import itemgetter
+from operator import countOf
 
 import numpy as np
 
@@ -13,24 +14,46 @@ from streams.codecs import Array
 
 Records = Sequence[bytes | None]
 
+# Two, since a reader holds the rows of the last batch while it decodes the next.
+_kept: deque[io.BytesIO] = deque(maxlen=2)
+MAX_KEPT_BYTES = 32 * 2**20
+
 
 def flat(array: Array) -> Array:
     """`(n, everything)`: a row each, of none too, where numpy's -1 has no answer."""
     return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
-def joined(records: Records, size: int) -> bytes | None:
-    """All of them in one piece, if each has `size` bytes, at least one; else None.
+def joined(records: Records, size: int) -> memoryview | None:
+    """All of them in one piece, read-only, if each has `size` bytes; else None.
 
-    Looking for the last byte of each costs less than asking for each length, and is as exact: where none is shorter and
-    all together have as many bytes as they should, none is longer.
+    Writing each one into a buffer copies it and tells its length at once, for less than joining them and asking for
+    their lengths.
     """
+    buffer = _buffer()
     try:
-        deque(map(itemgetter(size - 1), records), maxlen=0)  # type: ignore[arg-type]
-        whole = b"".join(records)  # type: ignore[arg-type]
-    except (IndexError, TypeError):  # a shorter one, or None
-        return None
-    return whole if len(whole) == size * len(records) else None
+        fits = countOf(map(buffer.write, records), size) == len(records)  # type: ignore[arg-type]
+    except TypeError:  # None has no bytes
+        fits = False
+    if buffer.tell() <= MAX_KEPT_BYTES:
+        _kept.append(buffer)
+    return buffer.getbuffer()[: size * len(records)].toreadonly() if fits else None
+
+
+def _buffer() -> io.BytesIO:
+    """At its beginning, as large as it once had to be: growing again costs more than all else.
+
+    A buffer refuses to be written as long as rows that were made of it are in use.
+    """
+    while _kept:
+        try:
+            buffer = _kept.popleft()
+            buffer.seek(0)
+            buffer.write(b"")
+        except (IndexError, BufferError):  # another thread took the last one; its rows are in use
+            continue
+        return buffer
+    return io.BytesIO()
 
 
 def sizes_of(records: Records) -> Array:

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,21 @@ def test_a_batch_that_no_open_length_fits_is_all_bad() -> None:
     decoded = raw(data_type="float32").decode_samples([b"123", None, b""])
     assert [one.index for one in decoded.bad] == [0, 1, 2]
     assert len(decoded.rows) == 0
+
+
+def test_rows_stay_what_they_are_while_others_are_decoded() -> None:
+    """Buffers are used again, and never one whose rows are in use, whoever decodes."""
+    codec = codec_for(DATA_FORMAT_RAW, {"data_type": "int32", "data_reshape": "4"})
+
+    def decoded(first: int) -> list[tuple[Array, Array]]:
+        batches = [np.full((count, 4), first + count, np.int32) for count in range(1, 200)]
+        every = [(batch, codec.decode_samples(codec.encode_samples(batch)).rows) for batch in batches]
+        return every[::3]  # the rows of the others are not in use any more
+
+    with ThreadPoolExecutor(4) as threads:
+        every = [pair for pairs in threads.map(decoded, range(0, 8000, 1000)) for pair in pairs]
+    for sent, rows in every:
+        assert np.array_equal(rows, sent)
 
 
 def test_a_stream_without_label_type_has_no_labels() -> None:
