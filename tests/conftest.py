@@ -40,6 +40,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(_folder(item)) if _folder(item) in LONGEST else len(LONGEST))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """A group shows in the ids; where xdist and pytest do not fit each other, none does, and nothing else would tell."""
+    grouped = session.config.getoption("loadgroup", default=False)
+    if grouped and session.items and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("the tests are not grouped: this pytest-xdist does not fit this pytest")
+
+
 def _folder(item: pytest.Item) -> str:
     """Of the tests: the package that they are about."""
     return item.path.relative_to(Path(__file__).parent).parts[0]
