@@ -6,6 +6,7 @@ import itertools
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,10 +41,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(_folder(item)) if _folder(item) in LONGEST else len(LONGEST))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """A group shows in the ids; where xdist and pytest do not fit each other, none does, and nothing else would tell."""
-    grouped = session.config.getoption("loadgroup", default=False)
-    if grouped and session.items and not all("@" in item.nodeid for item in session.items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """A group shows in the ids; where xdist and pytest do not fit, none does, and nothing else tells."""
+    if node.config.getoption("dist") == "loadgroup" and not all("@" in one for one in ids):
         raise pytest.UsageError("the tests are not grouped: this pytest-xdist does not fit this pytest")
 
 
