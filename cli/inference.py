@@ -291,15 +291,19 @@ def dead_letters(
 
 
 def _replay(predictions: PredictionsStub, request: predictions_pb2.ReplayDeadLettersRequest, as_json: bool) -> None:
-    total, done = 0, False
+    total, gone, done = 0, 0, False
     while not done:
         answer = predictions.ReplayDeadLetters(request, timeout=TIMEOUT_S)
-        total, done = total + answer.replayed_count, answer.done
+        total, gone, done = total + answer.replayed_count, gone + answer.gone_count, answer.done
         request.ends.update(answer.ends)
     if as_json:
-        output.print_json({"replayed": total})
+        output.print_json({"replayed": total, "gone": gone})
         return
     output.console.print(f"{output.count(total)} dead letters were sent to the input topic again.")
+    if gone:
+        output.console.print(
+            f"{output.count(gone)} had been cut, and their questions are not in the input topic any more."
+        )
 
 
 def _letter_row(letter: predictions_pb2.DeadLetter) -> tuple[object, ...]:

@@ -9,13 +9,13 @@ from typing import Any, Protocol
 from google.protobuf import timestamp_pb2
 
 from headrace.v1 import predictions_pb2
-from streams.answers import ERROR_HEADER, ERROR_MESSAGE_HEADER, MODEL_HEADER, SOURCE_HEADER
+from streams.answers import CUT_HEADER, ERROR_HEADER, ERROR_MESSAGE_HEADER, MODEL_HEADER, SOURCE_HEADER
 from streams.outputs import AnswerReader
 
 # On questions of Predict; inferencers copy headers, so the answer has it too.
 REQUEST_HEADER = "headrace-request"
 # What an inferencer adds to a question that becomes a dead letter.
-DEAD_LETTER_HEADERS = frozenset({MODEL_HEADER, SOURCE_HEADER, ERROR_HEADER, ERROR_MESSAGE_HEADER})
+DEAD_LETTER_HEADERS = frozenset({MODEL_HEADER, SOURCE_HEADER, ERROR_HEADER, ERROR_MESSAGE_HEADER, CUT_HEADER})
 
 
 class Record(Protocol):
@@ -44,6 +44,11 @@ def refusal_of(record: Record) -> Refused | None:
     headers = record.headers()
     reason = _header(headers, ERROR_HEADER)
     return Refused(reason, _header(headers, ERROR_MESSAGE_HEADER)) if reason else None
+
+
+def is_cut(record: Record) -> bool:
+    """Whether a dead letter has less than its question."""
+    return bool(_header(record.headers(), CUT_HEADER))
 
 
 def prediction_of(record: Record, reader: AnswerReader) -> predictions_pb2.Prediction | None:

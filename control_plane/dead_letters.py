@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,8 +12,9 @@ import numpy as np
 from google.protobuf import struct_pb2
 from google.protobuf.json_format import ParseDict
 
-from control_plane.answers import DEAD_LETTER_HEADERS, model_of, refusal_of, source_of, source_text
-from headrace.v1.predictions_pb2 import DeadLetter
+from control_plane.answers import DEAD_LETTER_HEADERS, is_cut, model_of, refusal_of, source_of, source_text
+from headrace.errors import DeadlineExceeded, FailedPrecondition, NotFound
+from headrace.v1.predictions_pb2 import DeadLetter, RecordSource
 from headrace.v1.stream_pb2 import OffsetRange
 from streams.answers import dead_letter_topic
 from streams.codecs import Codec
@@ -28,6 +30,8 @@ MAX_NUMBERS = 10_000
 _LONGER = 8
 
 Ends = dict[int, int]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,33 @@ class DeadLetters:
         """See Replayer."""
         partitions = partitions_of(self._kafka, self._input_topic, ASK_TIMEOUT_S)
 
-        def copy_of(letter: Message) -> Copy:
+        def copy_of(letter: Message) -> Copy | None:
             source = source_of(source_text(letter))
             number = source.partition if source is not None else _partition(letter)
-            kept = [header for header in headers_of(letter) if header[0] not in DEAD_LETTER_HEADERS]
-            return Copy(self._input_topic, partitions[number % len(partitions)], kept)
+            question = self._question(source) if is_cut(letter) else letter
+            if question is None:
+                return None
+            kept = [header for header in headers_of(question) if header[0] not in DEAD_LETTER_HEADERS]
+            partition = partitions[number % len(partitions)]
+            return Copy(self._input_topic, partition, question.key(), question.value(), kept)
 
         return Replayer(self._kafka, self._topic, _reason, copy_of).replay(ends, reason, within_s=within_s)
 
     def ends(self) -> Ends:
         """What stands there now."""
         return {number: one.stable for number, one in log_ends(self._kafka, self._topic, ASK_TIMEOUT_S).items()}
+
+    def _question(self, source: RecordSource | None) -> Message | None:
+        """Where the dead letter has not all of it; None if retention has taken it."""
+        if source is None:
+            return None
+        place = OffsetRange(topic=source.topic, partition=source.partition, start=source.offset, end=source.offset + 1)
+        try:
+            with RangeReader(self._kafka, [place], wait_s=0) as reader:
+                return next(chain.from_iterable(reader.batches()), None)
+        except (FailedPrecondition, NotFound, DeadlineExceeded) as error:
+            log.warning("a dead letter cannot be sent again", extra={"cause": str(error)})
+            return None
 
     def _read(self, one: OffsetRange, reason: str) -> list[Message]:
         with RangeReader(self._kafka, [one], wait_s=READ_S) as reader:

@@ -91,7 +91,9 @@ class Predictions(PredictionsServicer):
         letters = await self._dead_letters(inference)
         ends = dict(request.ends) or await asyncio.to_thread(letters.ends)
         replayed = await asyncio.to_thread(letters.replay, ends, request.reason, REPLAY_S)
-        return predictions_pb2.ReplayDeadLettersResponse(replayed_count=replayed.count, done=replayed.done, ends=ends)
+        return predictions_pb2.ReplayDeadLettersResponse(
+            replayed_count=replayed.count, done=replayed.done, ends=ends, gone_count=replayed.gone
+        )
 
     async def _inference(self, id: int) -> inference_pb2.Inference:
         return await self._store.read(lambda: inferences.get(id))

@@ -10,13 +10,13 @@ import orjson
 from headrace.errors import InvalidArgument
 from headrace.v1 import error_pb2
 from headrace.v1.inference_pb2 import Inference
-from streams.answers import ERROR_HEADER, ERROR_MESSAGE_HEADER, MESSAGE_LIMIT, MODEL_HEADER, SOURCE_HEADER
+from streams.answers import CUT_HEADER, ERROR_HEADER, ERROR_MESSAGE_HEADER, MESSAGE_LIMIT, MODEL_HEADER, SOURCE_HEADER
 from streams.outputs import JSON_FORMATS, output_codec, output_rows
 
 Header = tuple[str, str | bytes | None]
 
 OWN_HEADERS = frozenset({MODEL_HEADER, SOURCE_HEADER})
-DEAD_LETTER_HEADERS = OWN_HEADERS | {ERROR_HEADER, ERROR_MESSAGE_HEADER}
+DEAD_LETTER_HEADERS = OWN_HEADERS | {ERROR_HEADER, ERROR_MESSAGE_HEADER, CUT_HEADER}
 
 JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -136,7 +136,9 @@ def answer_headers(copied: Sequence[Header] | None, model: bytes, source: bytes)
     return [header for header in copied if header[0] not in OWN_HEADERS] + own if copied else own
 
 
-def dead_letter_headers(copied: Sequence[Header] | None, model: bytes, source: bytes, refusal: Refusal) -> list[Header]:
+def dead_letter_headers(
+    copied: Sequence[Header] | None, model: bytes, source: bytes, refusal: Refusal, *, is_cut: bool = False
+) -> list[Header]:
     """The question's headers, then the reason, the source and the model."""
     kept = [header for header in copied or () if header[0] not in DEAD_LETTER_HEADERS]
     return [
@@ -145,4 +147,5 @@ def dead_letter_headers(copied: Sequence[Header] | None, model: bytes, source: b
         (ERROR_MESSAGE_HEADER, refusal.message[:MESSAGE_LIMIT].encode()),
         (SOURCE_HEADER, source),
         (MODEL_HEADER, model),
+        *([(CUT_HEADER, b"true")] if is_cut else []),
     ]

@@ -346,8 +346,9 @@ class Loop:
         """The whole question; of one that would be too large, with the headers that are added, as much as may be."""
         target, copied = self._route.dead_letters, headers_of(question)
         forms = ((question.key(), question.value(), copied), (question.key(), None, copied), (None, None, None))
-        for key, value, kept in forms:
-            headers = dead_letter_headers(kept, self._model.label, self._source(place), refusal)
+        for number, (key, value, kept) in enumerate(forms):
+            source = self._source(place)
+            headers = dead_letter_headers(kept, self._model.label, source, refusal, is_cut=number > 0)
             record = (value, key, place[0] % target.partitions, headers)
             error = self._delivery.produce(target.topic, [record]).get(0)
             if error is None:

@@ -6,6 +6,8 @@ MODEL_HEADER = "headrace-model"  # NAME/VERSION
 SOURCE_HEADER = "headrace-source"  # of the question, or of the refused message: TOPIC/PARTITION/OFFSET
 ERROR_HEADER = "headrace-error"  # a reason
 ERROR_MESSAGE_HEADER = "headrace-error-message"
+# On a dead letter that has less than its question, which would have been too large with the headers above.
+CUT_HEADER = "headrace-cut"
 # W3C's trace context: inferencers copy it as they copy every header of a question.
 TRACE_HEADERS = ("traceparent", "tracestate")
 MESSAGE_LIMIT = 1024  # characters of an error message in a header

@@ -24,6 +24,8 @@ from streams.writer import TransactionalWriter
 BATCH_OFFSETS = 500
 ASK_TIMEOUT_S = 10.0
 RETRY_S = 0.1
+# What the topic takes is for the broker to say: it took these records once.
+ANY_SIZE = {"message.max.bytes": 1_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Copy:
 
     topic: str
     partition: int
+    key: bytes | None
+    value: bytes | None
     headers: Headers
 
 
@@ -56,21 +60,26 @@ class Position:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a call has done. done: nothing is left before the ends."""
+    """What a call has done. done: nothing is left before the ends. gone: how many have no copy any more."""
 
     count: int
     done: bool
+    gone: int = 0
 
 
 class Replayer:
     """The records of `topic`.
 
     kind_of: what a record is, for those who replay one kind only.
-    copy_of: where it goes, with which headers; key and value stay.
+    copy_of: what is sent of it, and where to; None where that cannot be had any more.
     """
 
     def __init__(
-        self, kafka: KafkaSettings, topic: str, kind_of: Callable[[Message], str], copy_of: Callable[[Message], Copy]
+        self,
+        kafka: KafkaSettings,
+        topic: str,
+        kind_of: Callable[[Message], str],
+        copy_of: Callable[[Message], Copy | None],
     ) -> None:
         self._kafka, self._topic = kafka, topic
         self._kind_of, self._copy_of = kind_of, copy_of
@@ -83,30 +92,31 @@ class Replayer:
         NotFound (UNKNOWN_TOPIC), Unavailable, and what TransactionalWriter raises: then call it again.
         """
         deadline = time.monotonic() + within_s
-        count = 0
-        with TransactionalWriter(self._kafka, self._name) as writer:
+        count = gone = 0
+        with TransactionalWriter(self._kafka, self._name, settings=ANY_SIZE) as writer:
             consumer = self._kafka.consumer({"group.id": self._name})
             try:
                 logs = log_ends(self._kafka, self._topic)
                 positions = self._positions(consumer, logs)
                 while left := _left(self._topic, positions, logs, ends, kind):
                     if time.monotonic() > deadline:
-                        return Replayed(count, done=False)
-                    count += self._send(writer, consumer, left, positions, kind)
+                        return Replayed(count, done=False, gone=gone)
+                    records = self._read(left, positions, kind)
+                    copies = [copy for record in records if (copy := self._copy_of(record)) is not None]
+                    self._send(writer, consumer, copies, left, positions, kind)
+                    count, gone = count + len(copies), gone + len(records) - len(copies)
             finally:
                 consumer.close()
-        return Replayed(count, done=True)
+        return Replayed(count, done=True, gone=gone)
 
     def _send(
-        self, writer: TransactionalWriter, consumer: Consumer, ranges: list[OffsetRange],
+        self, writer: TransactionalWriter, consumer: Consumer, copies: list[Copy], ranges: list[OffsetRange],
         positions: dict[int, Position], kind: str,
-    ) -> int:  # fmt: skip
+    ) -> None:  # fmt: skip
         """One transaction."""
-        records = self._read(ranges, positions, kind)
         writer.begin()
-        for record in records:
-            copy = self._copy_of(record)
-            writer.produce(copy.topic, record.key(), record.value(), copy.headers, copy.partition)
+        for copy in copies:
+            writer.produce(copy.topic, copy.key, copy.value, copy.headers, copy.partition)
         fail_at("replay_after_produce")
         for one in ranges:
             positions[one.partition].advance(kind, one.end)
@@ -115,7 +125,6 @@ class Replayer:
         )
         writer.commit()
         fail_at("replay_after_commit")
-        return len(records)
 
     def _read(self, ranges: list[OffsetRange], positions: Mapping[int, Position], kind: str) -> list[Message]:
         found: list[Message] = []

@@ -138,7 +138,7 @@ class ReplayDeadLettersRequest(_message.Message):
     def __init__(self, inference_id: _Optional[int] = ..., reason: _Optional[str] = ..., ends: _Optional[_Mapping[int, int]] = ...) -> None: ...
 
 class ReplayDeadLettersResponse(_message.Message):
-    __slots__ = ("replayed_count", "done", "ends")
+    __slots__ = ("replayed_count", "done", "ends", "gone_count")
     class EndsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -149,7 +149,9 @@ class ReplayDeadLettersResponse(_message.Message):
     REPLAYED_COUNT_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     ENDS_FIELD_NUMBER: _ClassVar[int]
+    GONE_COUNT_FIELD_NUMBER: _ClassVar[int]
     replayed_count: int
     done: bool
     ends: _containers.ScalarMap[int, int]
-    def __init__(self, replayed_count: _Optional[int] = ..., done: _Optional[bool] = ..., ends: _Optional[_Mapping[int, int]] = ...) -> None: ...
+    gone_count: int
+    def __init__(self, replayed_count: _Optional[int] = ..., done: _Optional[bool] = ..., ends: _Optional[_Mapping[int, int]] = ..., gone_count: _Optional[int] = ...) -> None: ...

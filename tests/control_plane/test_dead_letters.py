@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from confluent_kafka import TopicPartition
 
 from headrace.errors import InvalidArgument
 from headrace.v1 import error_pb2
@@ -91,3 +93,30 @@ async def test_dead_letters_go_to_their_partition_of_the_input_once(
         assert (name, record.key(), record.partition()) == ("n", b"\xff", int(number) % 2)
         numbers.append(int(number))
     assert sorted(numbers) == list(range(30))
+
+
+async def test_of_a_dead_letter_that_was_cut_the_whole_question_is_sent_again(
+    start_plane: StartPlane, kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    source, large = topic(1, max_message_bytes=str(4 * 2**20)), b"x" * 2 * 2**20
+    ensure_topics(kafka, {f"{source}.dead-letters": 1})
+    with BatchProducer(kafka, settings={"message.max.bytes": 4 * 2**20}) as producer:
+        for value in (b"deleted", large):
+            producer.produce(source, b"key", value, [("n", b"7")], 0)
+        for offset in (0, 1):
+            refusal = Refusal(error_pb2.REASON_DECODE_ERROR, "wrong")
+            headers = dead_letter_headers([], b"sums/1", f"{source}/0/{offset}".encode(), refusal, is_cut=True)
+            producer.produce(f"{source}.dead-letters", None, None, headers, 0)
+        producer.flush()
+    admin = kafka.admin()
+    for deleted in admin.delete_records([TopicPartition(source, 0, 1)]).values():
+        await asyncio.to_thread(deleted.result, 10)
+    plane = await start_plane(kafka=kafka.bootstrap_servers)
+    inference = await an_inference(plane, (source, topic()))
+    replayed = await plane.predictions.ReplayDeadLetters(
+        api.ReplayDeadLettersRequest(inference_id=inference.id), timeout=60
+    )
+    assert (replayed.replayed_count, replayed.gone_count, replayed.done) == (1, 1, True)
+    with TopicFollower(kafka, source, {0: 2}) as follower:
+        (again,) = follower.read(10)
+    assert (again.key(), again.value(), headers_of(again)) == (b"key", large, [("n", b"7")])

@@ -164,5 +164,6 @@ def test_a_record_that_is_too_large_for_a_dead_letter_leaves_one_that_tells_wher
         headers = dict(headers_of(letter))
     assert headers["headrace-source"] == f"{source}/0/0".encode()
     assert headers["headrace-error"] == b"DECODE_ERROR"
+    assert headers["headrace-cut"] == b"true"
     assert b"cut, its source has all of it" in (headers["headrace-error-message"] or b"")
     assert (letter.key(), letter.value()) == (None if large == "the key" else key, None)

@@ -13,7 +13,8 @@ def replay(kafka: KafkaSettings, topic: str, target: str, kind: str = "", within
         return (dict(headers_of(record))["kind"] or b"").decode()  # type: ignore[union-attr]
 
     def copy_of(record: Message) -> Copy:
-        return Copy(target, 0, [header for header in headers_of(record) if header[0] != "kind"])
+        kept = [header for header in headers_of(record) if header[0] != "kind"]
+        return Copy(target, 0, record.key(), record.value(), kept)
 
     ends = {number: one.high for number, one in log_ends(kafka, topic).items()}
     return Replayer(kafka, topic, kind_of, copy_of).replay(ends, kind, within_s=within_s)
