@@ -23,6 +23,7 @@ from benchmarks.inference import PARTITIONS, answering, platform, trained
 from benchmarks.report import Ratio
 from headrace.client import connect
 from headrace.v1 import inference_pb2
+from streams.answers import inference_group
 from streams.kafka import KafkaSettings, ensure_topics
 
 IMPORTS = {"keras": "import tensorflow, keras; keras.layers", "torch": "import torch, ignite.engine"}
@@ -100,7 +101,7 @@ def _return(
 
 def _member(kafka: KafkaSettings, inference: inference_pb2.Inference) -> tuple[str, int]:
     """The id of the only member of the inference's group, and how many partitions it has."""
-    group = f"headrace-inf-{inference.id}"
+    group = inference_group(inference.id)
     admin = kafka.admin()  # it has to live as long as its answers are waited for
     (answer,) = admin.describe_consumer_groups([group]).values()
     (member,) = answer.result(LIMIT_S).members

@@ -51,7 +51,13 @@ def infer(  # noqa: PLR0913 - an option each
             "--guarantee", help="exactly-once (default) or at-least-once (default where the clusters are different)."
         ),
     ] = "",
-    start: Annotated[str, typer.Option("--start", help="committed, earliest or latest.")] = "committed",
+    start: Annotated[str, typer.Option("--start", help="committed (default), earliest or latest.")] = "",
+    after: Annotated[
+        str,
+        typer.Option(
+            "--after", metavar="INFERENCE", help="Go on where this one stopped: its name or id. In place of --start."
+        ),
+    ] = "",
     on_error: Annotated[str, typer.Option("--on-error", help="dead-letter, skip or stop.")] = "dead-letter",
     output_format: Annotated[str, typer.Option("--output-format", help="json, raw, avro or protobuf.")] = "json",
     labels: Annotated[
@@ -72,7 +78,7 @@ def infer(  # noqa: PLR0913 - an option each
         guarantee=chosen(GUARANTEES, guarantee, "--guarantee") if guarantee else None,
         input_kafka_cluster=input_cluster,
         output_kafka_cluster=output_cluster,
-        start=chosen(STARTS, start, "--start"),
+        start=chosen(STARTS, start, "--start") if start else None,
         on_error=chosen(ERROR_POLICIES, on_error, "--on-error"),
         batch=inference_pb2.BatchSettings(max_rows=max_rows),
         output_format=chosen(FORMATS, output_format.lower(), "--output-format"),
@@ -80,6 +86,8 @@ def infer(  # noqa: PLR0913 - an option each
     )
     with control_plane() as channel:
         set_source(channel, inference, result)
+        if after:
+            inference.start_inference_id = find_inference(channel, after).id
         created = create_inference(channel, inference)
         _warn(created)
         if wait:

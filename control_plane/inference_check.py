@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from control_plane.inference_answers import complete_answers
+from control_plane.starts import bad_start, complete_start
 from control_plane.store import models, results, states
 from control_plane.training_checks import bad_resources, refuse_later_resources, seconds
 from control_plane.validation import bad_name
@@ -41,6 +42,7 @@ def bad_fields(inference: Inference) -> Iterable[FieldViolation]:
         yield from bad_name("inference.name", inference.name)
     yield from _bad_topics(inference)
     yield from _bad_choices(inference)
+    yield from bad_start(inference)
     yield from bad_resources("inference.resources", inference.resources)
     if not 0 <= inference.replicas <= MAX_REPLICAS:
         yield FieldViolation("inference.replicas", f"must be 1 to {MAX_REPLICAS}, not {inference.replicas}")
@@ -126,7 +128,7 @@ def complete(inference: Inference, result: result_pb2.Result) -> None:
     inference.result_id = result.id
     inference.replicas = inference.replicas or 1
     inference.guarantee = inference.guarantee or _best_guarantee(inference)
-    inference.start = inference.start or inference_pb2.START_POSITION_COMMITTED
+    complete_start(inference)
     inference.on_error = inference.on_error or inference_pb2.ERROR_POLICY_DEAD_LETTER
     inference.output_format = inference.output_format or stream_pb2.DATA_FORMAT_JSON
     inference.input_format = inference.input_format or result.stream.input_format
@@ -196,8 +198,6 @@ def _bad_choices(inference: Inference) -> Iterable[FieldViolation]:
     if is_apart and inference.guarantee == inference_pb2.GUARANTEE_EXACTLY_ONCE:
         rule = "must be AT_LEAST_ONCE or left out: no transaction spans two Kafka clusters"
         yield FieldViolation("inference.guarantee", rule)
-    if inference.start == inference_pb2.START_POSITION_TIME and not inference.HasField("start_time"):
-        yield FieldViolation("inference.start_time", "must be set for the start TIME")
 
 
 def _check_format(inference: Inference) -> None:

@@ -17,6 +17,7 @@ from control_plane.kafka_clusters import Clusters, KafkaClusters
 from control_plane.listing import newest_first
 from control_plane.names import replicas_owner
 from control_plane.repeats import create_once, first_answer
+from control_plane.starts import start_offsets
 from control_plane.store import Kind, Store, inferences, kafka_clusters, states
 from control_plane.store.warnings import warnings_of
 from control_plane.validation import refuse
@@ -25,7 +26,7 @@ from headrace.masks import apply_update
 from headrace.v1 import deployment_manager_pb2, inference_pb2
 from headrace.v1.inference_pb2 import Inference
 from streams.answers import dead_letter_topic
-from streams.kafka import KafkaSettings, ensure_topics, offsets_at, partitions_of, watermarks
+from streams.kafka import ensure_topics, partitions_of
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class Inferences:
         if request.validate_only:
             return wish
         wish.input_partition_count = await asyncio.to_thread(_prepare_topics, clusters, wish)
-        wish.start_offsets.update(await asyncio.to_thread(_start_offsets, clusters.input, wish))
+        wish.start_offsets.update(await asyncio.to_thread(start_offsets, clusters.input, wish))
         return await create_once(self._store, request, lambda: _stored(wish), Inference)
 
     async def get(self, id: int) -> Inference:
@@ -221,15 +222,6 @@ def _prepare_topics(clusters: Clusters, wish: Inference) -> int:
     ensure_topics(clusters.output, {wish.output_topic: partitions}, TOPIC_TIMEOUT_S)
     ensure_topics(clusters.input, {dead_letter_topic(wish.input_topic): partitions}, TOPIC_TIMEOUT_S)
     return partitions
-
-
-def _start_offsets(kafka: KafkaSettings, wish: Inference) -> dict[int, int]:
-    """Resolved once: what is written from now on is answered whenever the first replica is up."""
-    if wish.start == inference_pb2.START_POSITION_EARLIEST:
-        return {}
-    if wish.start == inference_pb2.START_POSITION_TIME:
-        return offsets_at(kafka, wish.input_topic, wish.start_time.ToMilliseconds())
-    return {number: high for number, (_, high) in watermarks(kafka, wish.input_topic).items()}
 
 
 def _is_final(inference: Inference) -> bool:

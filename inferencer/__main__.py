@@ -24,7 +24,7 @@ from inferencer.served import Clusters, fetch_clusters, fetch_inference
 from inferencer.settings import Settings
 from inferencer.status import Reporter, Status
 from inferencer.workers import Workers
-from streams.answers import dead_letter_topic
+from streams.answers import dead_letter_topic, inference_group
 from streams.clusters import secrets_of
 from streams.codecs import codec_for
 from streams.group import GroupReader
@@ -101,7 +101,7 @@ def answer(
     stop: threading.Event,
 ) -> None:
     """Joins the group, and answers until stopped."""
-    group_id = f"headrace-inf-{inference.id}"
+    group_id = inference_group(inference.id)
     reader = GroupReader(
         clusters.input,
         group_id=group_id,

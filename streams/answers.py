@@ -14,6 +14,11 @@ MESSAGE_LIMIT = 1024  # characters of an error message in a header
 _DEAD_LETTER_SUFFIX = ".dead-letters"
 
 
+def inference_group(inference_id: int) -> str:
+    """The consumer group of an inference: its committed offsets say what was answered."""
+    return f"headrace-inf-{inference_id}"
+
+
 def trace_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, bytes]]:
     """The trace context of a call, for the record that it becomes."""
     return [

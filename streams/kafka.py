@@ -43,8 +43,8 @@ from headrace.v1 import error_pb2
 
 __all__ = [
     "Headers", "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "cluster_id",
-    "ensure_topics", "headers_of", "is_transient", "kafka_errors", "log_ends", "offsets_at", "partitions_of",
-    "time_of", "topic_config", "topic_ids", "unknown_topic", "watermarks",
+    "committed_by", "committed_offsets", "ensure_topics", "headers_of", "is_transient", "kafka_errors", "log_ends",
+    "offsets_at", "partitions_of", "time_of", "topic_config", "topic_ids", "unknown_topic", "watermarks",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -302,6 +302,37 @@ def _once_led(ask: Callable[[], T], timeout_s: float) -> T:
 def watermarks(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[int, tuple[int, int]]:
     """(first offset still there, next offset to be written) of each partition."""
     return {number: (ends.low, ends.high) for number, ends in log_ends(settings, topic, timeout_s).items()}
+
+
+def committed_offsets(
+    settings: KafkaSettings, group: str, topic: str, timeout_s: float = REQUEST_TIMEOUT_S
+) -> dict[int, int]:
+    """Where a group goes on, of the partitions where it has committed. Raises NotFound (UNKNOWN_TOPIC), Unavailable."""
+    partitions = [TopicPartition(topic, number) for number in partitions_of(settings, topic, timeout_s)]
+    consumer = settings.consumer({"group.id": group})
+    try:
+        found = committed_by(consumer, settings, partitions, timeout_s)
+    finally:
+        consumer.close()
+    return {one.partition: one.offset for one in found if one.offset >= 0}
+
+
+def committed_by(
+    consumer: Consumer, settings: KafkaSettings, partitions: list[TopicPartition], timeout_s: float = REQUEST_TIMEOUT_S
+) -> list[TopicPartition]:
+    """What its group has committed; a transaction that is being decided is waited for.
+
+    Patiently: a group that is new has no coordinator for a moment.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with kafka_errors(settings):
+                return consumer.committed(partitions, timeout_s)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def offsets_at(

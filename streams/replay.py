@@ -14,16 +14,14 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, TopicPartition
 
-from headrace.errors import Unavailable
 from headrace.failpoints import fail_at
 from headrace.v1.stream_pb2 import OffsetRange
-from streams.kafka import Headers, KafkaSettings, LogEnds, Message, kafka_errors, log_ends
+from streams.kafka import Headers, KafkaSettings, LogEnds, Message, committed_by, log_ends
 from streams.reader import RangeReader
 from streams.writer import TransactionalWriter
 
 BATCH_OFFSETS = 500
 ASK_TIMEOUT_S = 10.0
-RETRY_S = 0.1
 # What the topic takes is for the broker to say: it took these records once.
 ANY_SIZE = {"message.max.bytes": 1_000_000_000}
 
@@ -142,22 +140,10 @@ class Replayer:
         """What was committed; a transaction that is being decided is waited for."""
         asked = [TopicPartition(self._topic, number) for number in logs]
         positions = {}
-        for one in self._committed_of(consumer, asked):
+        for one in committed_by(consumer, self._kafka, asked, ASK_TIMEOUT_S):
             kinds = json.loads(one.metadata) if one.offset >= 0 and one.metadata else {}
             positions[one.partition] = Position(max(one.offset, logs[one.partition].low), kinds)
         return positions
-
-    def _committed_of(self, consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
-        """Patiently: a group that is new has no coordinator for a moment."""
-        deadline = time.monotonic() + ASK_TIMEOUT_S
-        while True:
-            try:
-                with kafka_errors(self._kafka, topic=self._topic):
-                    return consumer.committed(asked, ASK_TIMEOUT_S)
-            except Unavailable:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(RETRY_S)
 
 
 def _left(

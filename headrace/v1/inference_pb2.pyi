@@ -35,6 +35,7 @@ class StartPosition(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     START_POSITION_EARLIEST: _ClassVar[StartPosition]
     START_POSITION_LATEST: _ClassVar[StartPosition]
     START_POSITION_TIME: _ClassVar[StartPosition]
+    START_POSITION_INFERENCE: _ClassVar[StartPosition]
 
 class InferenceState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -57,6 +58,7 @@ START_POSITION_COMMITTED: StartPosition
 START_POSITION_EARLIEST: StartPosition
 START_POSITION_LATEST: StartPosition
 START_POSITION_TIME: StartPosition
+START_POSITION_INFERENCE: StartPosition
 INFERENCE_STATE_UNSPECIFIED: InferenceState
 INFERENCE_STATE_STARTING: InferenceState
 INFERENCE_STATE_RUNNING: InferenceState
@@ -122,7 +124,7 @@ class AnswerLabels(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Inference(_message.Message):
-    __slots__ = ("id", "create_time", "update_time", "name", "result_id", "model_id", "alias", "replicas", "input_topic", "output_topic", "input_format", "input_config", "output_format", "guarantee", "start", "start_time", "batch", "on_error", "limit", "upper_topic", "input_kafka_cluster", "output_kafka_cluster", "upper_kafka_cluster", "resources", "state", "error", "replica_states", "etag", "model_name", "model_version", "start_offsets", "answering_result_id", "output_config", "warnings", "input_partition_count", "labels")
+    __slots__ = ("id", "create_time", "update_time", "name", "result_id", "model_id", "alias", "replicas", "input_topic", "output_topic", "input_format", "input_config", "output_format", "guarantee", "start", "start_time", "batch", "on_error", "limit", "upper_topic", "input_kafka_cluster", "output_kafka_cluster", "upper_kafka_cluster", "resources", "state", "error", "replica_states", "etag", "model_name", "model_version", "start_offsets", "answering_result_id", "output_config", "warnings", "input_partition_count", "labels", "start_inference_id")
     class InputConfigEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +182,7 @@ class Inference(_message.Message):
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     INPUT_PARTITION_COUNT_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    START_INFERENCE_ID_FIELD_NUMBER: _ClassVar[int]
     id: int
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
@@ -216,4 +219,5 @@ class Inference(_message.Message):
     warnings: _containers.RepeatedScalarFieldContainer[str]
     input_partition_count: int
     labels: AnswerLabels
-    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., name: _Optional[str] = ..., result_id: _Optional[int] = ..., model_id: _Optional[int] = ..., alias: _Optional[str] = ..., replicas: _Optional[int] = ..., input_topic: _Optional[str] = ..., output_topic: _Optional[str] = ..., input_format: _Optional[_Union[_stream_pb2.DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., output_format: _Optional[_Union[_stream_pb2.DataFormat, str]] = ..., guarantee: _Optional[_Union[Guarantee, str]] = ..., start: _Optional[_Union[StartPosition, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., batch: _Optional[_Union[BatchSettings, _Mapping]] = ..., on_error: _Optional[_Union[ErrorPolicy, str]] = ..., limit: _Optional[float] = ..., upper_topic: _Optional[str] = ..., input_kafka_cluster: _Optional[str] = ..., output_kafka_cluster: _Optional[str] = ..., upper_kafka_cluster: _Optional[str] = ..., resources: _Optional[_Union[_deployment_pb2.Resources, _Mapping]] = ..., state: _Optional[_Union[InferenceState, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., replica_states: _Optional[_Iterable[_Union[ReplicaState, _Mapping]]] = ..., etag: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., start_offsets: _Optional[_Mapping[int, int]] = ..., answering_result_id: _Optional[int] = ..., output_config: _Optional[_Mapping[str, str]] = ..., warnings: _Optional[_Iterable[str]] = ..., input_partition_count: _Optional[int] = ..., labels: _Optional[_Union[AnswerLabels, _Mapping]] = ...) -> None: ...
+    start_inference_id: int
+    def __init__(self, id: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., name: _Optional[str] = ..., result_id: _Optional[int] = ..., model_id: _Optional[int] = ..., alias: _Optional[str] = ..., replicas: _Optional[int] = ..., input_topic: _Optional[str] = ..., output_topic: _Optional[str] = ..., input_format: _Optional[_Union[_stream_pb2.DataFormat, str]] = ..., input_config: _Optional[_Mapping[str, str]] = ..., output_format: _Optional[_Union[_stream_pb2.DataFormat, str]] = ..., guarantee: _Optional[_Union[Guarantee, str]] = ..., start: _Optional[_Union[StartPosition, str]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., batch: _Optional[_Union[BatchSettings, _Mapping]] = ..., on_error: _Optional[_Union[ErrorPolicy, str]] = ..., limit: _Optional[float] = ..., upper_topic: _Optional[str] = ..., input_kafka_cluster: _Optional[str] = ..., output_kafka_cluster: _Optional[str] = ..., upper_kafka_cluster: _Optional[str] = ..., resources: _Optional[_Union[_deployment_pb2.Resources, _Mapping]] = ..., state: _Optional[_Union[InferenceState, str]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., replica_states: _Optional[_Iterable[_Union[ReplicaState, _Mapping]]] = ..., etag: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[int] = ..., start_offsets: _Optional[_Mapping[int, int]] = ..., answering_result_id: _Optional[int] = ..., output_config: _Optional[_Mapping[str, str]] = ..., warnings: _Optional[_Iterable[str]] = ..., input_partition_count: _Optional[int] = ..., labels: _Optional[_Union[AnswerLabels, _Mapping]] = ..., start_inference_id: _Optional[int] = ...) -> None: ...

@@ -28,10 +28,13 @@ from headrace.v1 import deployment_pb2, error_pb2, inference_pb2, stream_pb2
 from headrace.v1.deployment_pb2 import Resources
 from headrace.v1.inference_pb2 import Inference, ReplicaState
 from headrace.v1.result_collector_pb2 import DeleteResultRequest
+from streams.answers import inference_group
+from streams.group import GroupReader
 from streams.kafka import KafkaSettings, partitions_of
 from streams.writer import StreamProducer
 from tests.control_plane.managed import Managed, bad_fields, managed
 from tests.control_plane.world import RAW
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -117,6 +120,34 @@ async def test_it_begins_with_the_first_question_after_its_creation(
     later = await plane.manager.CreateInference(api.CreateInferenceRequest(inference=timed))
     assert dict(later.start_offsets) == {0: 3, 1: 0}
     assert (await get(plane, later.id)).start_offsets == later.start_offsets
+
+
+async def test_it_goes_on_where_another_one_stopped(
+    plane: Managed, store: Store, kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    questions, result_id = topic(2), plane.world.finished("a")
+    fields: dict[str, Any] = {"result_id": result_id, "input_topic": questions, "output_topic": topic()}
+    with StreamProducer(kafka, questions) as producer:
+        for _ in range(3):
+            producer.send(0, None, b"x")
+        producer.flush()
+    before = await create(plane, **fields)
+    with pytest.raises(FailedPrecondition, match="is STARTING: stop it"):
+        await create(plane, start_inference_id=before.id, **fields)
+    store.write_now(lambda: inferences.set_state(before.id, inference_pb2.INFERENCE_STATE_STOPPED))
+    untouched = await create(plane, start_inference_id=before.id, **fields)
+    assert dict(untouched.start_offsets) == {0: 3, 1: 0}
+    with GroupReader(kafka, group_id=inference_group(before.id), topic=questions) as reader:
+        eventually(lambda: reader.consume(1, 0.1) or reader.assigned, timeout_s=20)
+        reader.commit({0: 2})
+    after = await create(plane, start_inference_id=before.id, **fields)
+    assert dict(after.start_offsets) == {0: 2, 1: 0}
+    assert after.start == inference_pb2.START_POSITION_INFERENCE
+    with pytest.raises(InvalidArgument, match="with the same input") as error:
+        await create(plane, start_inference_id=before.id, **fields | {"input_topic": topic()})
+    assert {one.field for one in error.value.fields} == {"inference.start_inference_id"}
+    with pytest.raises(NotFound):
+        await create(plane, start_inference_id=4711, **fields)
 
 
 async def test_more_replicas_than_partitions_are_taken(plane: Managed, topic: Callable[..., str]) -> None:

@@ -216,6 +216,10 @@ def test_an_inference_answers_a_file(platform: Platform, trained: int, blobs: Pa
     refused = platform.headrace("inference", "delete", "blobs-live")
     assert refused.returncode == 1
     assert platform.json("inference", "stop", "blobs-live")["state"] == "INFERENCE_STATE_STOPPED"
+    again = ["infer", str(trained), "-i", "blobs-in", "-o", "blobs-out", "--after", "blobs-live", "--no-wait"]
+    following = platform.json(*again)
+    assert sum(map(int, following["startOffsets"].values())) == 300
+    platform.done("inference", "stop", following["id"])
     platform.done("inference", "delete", "blobs-live")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.v1 import inference_pb2, model_pb2, stream_pb2
+from streams.answers import inference_group
 from streams.kafka import KafkaSettings, ensure_topics, log_ends
 from tests.inferencer.control_plane import SmallControlPlane, Trained, served
 from tests.inferencer.faults.fleet import Fleet
@@ -87,7 +88,7 @@ class Trial:
 
     @property
     def group(self) -> str:
-        return f"headrace-inf-{self.plane.inference.id}"
+        return inference_group(self.plane.inference.id)
 
     @property
     def is_committed(self) -> bool:
