@@ -1,6 +1,6 @@
 """From a model's outputs to the records of the output topic and of the dead-letter topic."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -130,10 +130,17 @@ def _encode_several(names: Sequence[str], arrays: Sequence[np.ndarray]) -> list[
     ]
 
 
-def answer_headers(copied: Sequence[Header] | None, model: bytes, source: bytes) -> list[Header]:
-    """The question's headers, then ours; those of an inference before us in a chain are replaced."""
-    own: list[Header] = [(MODEL_HEADER, model), (SOURCE_HEADER, source)]
-    return [header for header in copied if header[0] not in OWN_HEADERS] + own if copied else own
+def answers_headers(copied: Iterable[Sequence[Header]], model: bytes, sources: Iterable[bytes]) -> list[list[Header]]:
+    """Of each answer: its question's headers, then ours; those of an inference before us in a chain are replaced."""
+    by = (MODEL_HEADER, model)
+    return [
+        [*_not_ours(headers), by, (SOURCE_HEADER, source)] if headers else [by, (SOURCE_HEADER, source)]
+        for headers, source in zip(copied, sources, strict=True)
+    ]
+
+
+def _not_ours(headers: Sequence[Header]) -> list[Header]:
+    return [header for header in headers if header[0] not in OWN_HEADERS]
 
 
 def dead_letter_headers(

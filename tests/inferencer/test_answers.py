@@ -17,7 +17,7 @@ from headrace.v1.stream_pb2 import (
     DATA_FORMAT_RAW,
     DataFormat,
 )
-from inferencer.answers import Refusal, answer_headers, dead_letter_headers, encode_answers, encoder_of
+from inferencer.answers import Refusal, answers_headers, dead_letter_headers, encode_answers, encoder_of
 from streams.outputs import AnswerReader, output_config
 
 
@@ -56,12 +56,10 @@ def test_an_answer_copies_headers_and_replaces_those_of_an_inference_before_it()
         ("trace", None),
         ("headrace-model", b"old/1"),
     ]
-    headers = answer_headers(copied, b"digits/3", b"in/2/7")
+    headers = answers_headers([copied, []], b"digits/3", [b"in/2/7", b"in/0/1"])
     assert headers == [
-        ("trace", b"1"),
-        ("trace", None),
-        ("headrace-model", b"digits/3"),
-        ("headrace-source", b"in/2/7"),
+        [("trace", b"1"), ("trace", None), ("headrace-model", b"digits/3"), ("headrace-source", b"in/2/7")],
+        [("headrace-model", b"digits/3"), ("headrace-source", b"in/0/1")],
     ]
 
 

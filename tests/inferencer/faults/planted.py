@@ -14,10 +14,10 @@ from headrace.errors import InvalidArgument
 from headrace.v1 import error_pb2
 from inferencer.answers import Refusal
 from inferencer.delivery import AtLeastOnce, ExactlyOnce, Offsets
-from inferencer.loop import Batch, Loop
-from inferencer.predictor import Predictor
+from inferencer.loop import Loop
+from inferencer.predictor import Answers, Predictor
 from streams.group import GroupMetadata, GroupReader
-from streams.kafka import KafkaSettings
+from streams.kafka import KafkaSettings, Message
 from streams.writer import BatchProducer, SentRecord, TransactionalWriter
 
 
@@ -25,11 +25,11 @@ def commit_before_produce() -> None:
     """Positions first, answers in the next transaction."""
     produce = Loop._produce
 
-    def planted(self: Loop, batch: Batch, answers: dict[int, bytes | Refusal]) -> None:
-        for question in batch.questions:
+    def planted(self: Loop, questions: Sequence[Message], answers: Answers) -> None:
+        for question in questions:
             self._positions[question.partition() or 0] = (question.offset() or 0) + 1
         self._commit()
-        produce(self, batch, answers)
+        produce(self, questions, answers)
 
     Loop._produce = planted  # type: ignore[method-assign]
 
@@ -137,11 +137,9 @@ def out_of_order() -> None:
     """A batch is answered from its end to its beginning."""
     produce = Loop._produce
 
-    def planted(self: Loop, batch: Batch, answers: dict[int, bytes | Refusal]) -> None:
-        last = len(batch.questions) - 1
-        backwards = Batch(batch.questions[::-1], {}, batch.asked, batch.revoked)
-        produce(self, backwards, {last - index: answer for index, answer in answers.items()})
-        for question in batch.questions:
+    def planted(self: Loop, questions: Sequence[Message], answers: Answers) -> None:
+        produce(self, questions[::-1], answers[::-1])
+        for question in questions:
             if question.partition() in self._positions:
                 self._positions[question.partition() or 0] = (question.offset() or 0) + 1
 
