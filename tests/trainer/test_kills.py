@@ -1,6 +1,6 @@
 """Trainings that are killed come to what undisturbed ones come to, under the real control plane that starts them again.
 
-The long run is in parts, by seed, each of some deployments of both frameworks, with ten kills or more each:
+The long run is in parts, by seed, each of some deployments of both frameworks, with about ten kills each:
 HEADRACE_CHAOS_SEED=3 HEADRACE_CHAOS_RUNS=10 make chaos. A part whose seed was given is kept in benchmarks/RESULTS.md.
 """
 
@@ -71,10 +71,10 @@ def test_kills_at_random_moments_change_nothing(
         plan = Plan.drawn(1000 * SEED + run, torch=4, keras=4, early=1, late=2)
         sums += ride_out(tmp_path / f"home-{run}", kafka, stream, plan, whole)
         print(sums)
-    if IS_KEPT:
-        PARTS.keep("kills of trainers and workers", SEED, sums)
-    assert sums.wrong == 0
-    assert sums.kills >= 10 * LONG_RUNS
+        if IS_KEPT:  # So far: whoever has no more time may break it off.
+            PARTS.keep("kills of trainers and workers", SEED, sums)
+        assert sums.wrong == 0, sums
+    assert sums.kills >= 8 * LONG_RUNS  # Ten each, but some trainings are over before their last one.
 
 
 # What a worker with such a bug would do, as code of the model's author.
