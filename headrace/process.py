@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -24,6 +25,7 @@ EXIT_FENCED = 11
 EXIT_RETRY = 75
 
 _PR_SET_PDEATHSIG = 1
+_OPEN_FILES = 65_536
 
 
 @contextmanager
@@ -55,6 +57,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     Wrong settings: EXIT_USAGE. Unavailable: EXIT_RETRY. Another HeadraceError: EXIT_FAILED. A bug: EXIT_BUG, with its
     traceback in the log.
     """
+    _allow_open_files()
     try:
         code = main() or EXIT_OK
     except SettingsError as error:
@@ -71,3 +74,9 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
+
+
+def _allow_open_files() -> None:
+    """A server has a file for each connection. A shell gives a process 1,024, which it may raise by itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _OPEN_FILES)), hard))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,8 +32,14 @@ class ServerOptions:
     """Per connection."""
     max_concurrent_calls: int = 2000
     """Over all connections; more are answered RESOURCE_EXHAUSTED."""
+    max_connections: int = 10_000
+    """At most four fifths of the files that the process may open; more are closed as they come."""
     idle_connection_s: int = 300
     min_ping_interval_s: int = 10
+    keepalive_s: float = 20.0
+    """A client that says nothing for so long is asked whether it is there."""
+    keepalive_timeout_s: float = 10.0
+    """One that does not answer for so long is not: its connection is closed, and its calls are cancelled."""
     handshake_timeout_s: int = 5
     drain_s: float = 20.0
     """Unary calls get so long to end when the server stops; streams and `Await…` are cut early, to be resumed."""
@@ -46,15 +53,23 @@ class ServerOptions:
             # Between the two, gRPC refuses at random.
             ("grpc.absolute_max_metadata_size", self.max_metadata_bytes),
             ("grpc.max_concurrent_streams", self.max_concurrent_streams),
+            ("grpc.max_allowed_incoming_connections", min(self.max_connections, _room_for_connections())),
             ("grpc.max_connection_idle_ms", self.idle_connection_s * 1000),
             ("grpc.http2.min_ping_interval_without_data_ms", self.min_ping_interval_s * 1000),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.keepalive_time_ms", 20_000),
-            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.keepalive_time_ms", round(self.keepalive_s * 1000)),
+            ("grpc.keepalive_timeout_ms", round(self.keepalive_timeout_s * 1000)),
+            # Of a ping for another purpose that is under way: none is sent beside it, and it would have a minute.
+            ("grpc.http2.ping_timeout_ms", round(self.keepalive_timeout_s * 1000)),
             ("grpc.server_handshake_timeout_ms", self.handshake_timeout_s * 1000),
             # Two servers on one port would share its connections at random.
             ("grpc.so_reuseport", 0),
         ]
+
+
+def _room_for_connections() -> int:
+    """The rest of the files is for the database, artifacts and pipes: without any, all of these would fail."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 4 // 5
 
 
 class RunningServer:

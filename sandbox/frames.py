@@ -3,8 +3,9 @@
     magic "HRF1" | header size, uint32 | body size, uint64 | header, JSON | body: the arrays, one after the other
 
 All numbers are little-endian. The header is `{"kind", "fields", "arrays": [{"name", "dtype", "shape"}, …]}`; `fields`
-holds JSON values, with NaN and infinities as Python's json writes them. Arrays are plain numbers in C order: nothing is
-ever unpickled, and a header can make its reader allocate no more than the reader's own limit.
+holds JSON values, with NaN and infinities as Python's json writes them. Texts are texts when they are read: halves of
+surrogate pairs, which JSON can write and UTF-8 cannot, have become question marks. Arrays are plain numbers in C order:
+nothing is ever unpickled, and a header can make its reader allocate no more than the reader's own limit.
 """
 
 from __future__ import annotations
@@ -177,6 +178,8 @@ def _bytes_of(array: np.ndarray) -> memoryview:
 def _parse_header(data: bytes) -> dict[str, Any]:
     try:
         header: Any = json.loads(data)
+        if b"\\ud" in data.lower():
+            header = json.loads(json.dumps(header, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:
         raise FrameError(f"the header is no JSON: {error}") from error
     well_formed = (

@@ -14,10 +14,14 @@ from headrace.v1.deployment_pb2 import TrainingSettings
 from headrace.v1.result_pb2 import SplitSizes
 from headrace.v1.stream_pb2 import Stream
 from streams.kafka import KafkaSettings
+from streams.offsets import format_ranges
 from streams.preflight import Wait
 from streams.split import SplitRows, split_rows
 from streams.spool import Spool, spool_stream
 from trainer.sole_reader import sole_reader
+
+# How many a message names.
+SHOWN_RANGES = 3
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,23 @@ def read_data(
 def _check_any(split: SplitRows, stream: Stream) -> None:
     if len(split.training):
         return
+    others = len(split.validation) + len(split.test)
+    why = (
+        f"the rates {stream.validation_rate:g} for validation and {stream.test_rate:g} for the test take all {others}"
+        if others
+        else f"the stream has none in {_shown(stream)}; send some, and announce them"
+    )
     raise InvalidArgument(
         error_pb2.REASON_EMPTY_STREAM,
-        f"no record is left to train on: the rates {stream.validation_rate:g} for validation and {stream.test_rate:g} "
-        f"for the test take all {len(split.validation) + len(split.test)}",
+        f"no record is left to train on: {why}",
         validation=len(split.validation),
         test=len(split.test),
     )
+
+
+def _shown(stream: Stream) -> str:
+    rest = len(stream.ranges) - SHOWN_RANGES
+    return format_ranges(stream.ranges[:SHOWN_RANGES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _write_rows(split: SplitRows, folder: Path) -> dict[str, Path]:

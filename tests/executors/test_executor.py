@@ -22,10 +22,10 @@ from headrace.v1.code_executor_pb2_grpc import CodeExecutorStub
 from headrace.v1.deployment_pb2 import FrameworkArguments
 from sandbox.limits import Limits
 from sandbox.session import WorkerSession
+from tests.executors.odd_code import GOOD, ODD
 from tests.frameworks.models import KERAS, TORCH
 from tests.sandbox.workers import processes_with, start_plain
 
-GOOD = "model = lambda x: x"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
@@ -103,6 +103,8 @@ async def test_good_code_is_described(serve: Serve) -> None:
         ("x = (\nmodel = 1", ("CODE_ERROR", "code", 1, 5)),
         ("\n\nmodel = undefined", ("CODE_ERROR", "code", 3, 9)),
         ("x = 5", ("NO_MODEL", "code", 1, 1)),
+        ("raise ValueError('\\ud800')", ("CODE_ERROR", "code", 1, 1)),
+        ("import sys; sys.stdout = None; 1 / 0", ("CODE_ERROR", "code", 1, 32)),
         ("while True: pass", ("DEADLINE", "", 0, 0)),
         ("import os; os._exit(0)", ("WORKER_CRASHED", "", 0, 0)),
         ("import ctypes\nctypes.string_at(0)", ("WORKER_CRASHED", "code", 2, 0)),
@@ -128,6 +130,17 @@ async def test_wrong_code_gets_a_typed_verdict_and_harms_nothing_else(
     assert (await client.validate(GOOD)).HasField("signature")
     # One folder is left: that of the spare.
     assert len(list((tmp_path / "home" / "validations").iterdir())) <= 1
+
+
+@pytest.mark.chaos
+async def test_every_odd_file_gets_its_verdict_and_the_executor_goes_on(serve: Serve) -> None:
+    assert len(ODD) >= 40
+    client = await serve(validations=4, queue=len(ODD), validation_s=10.0, memory_bytes=400 * 2**20)
+    answers = await asyncio.gather(*(client.validate(code) for code, _ in ODD.values()))
+    verdicts = {name: [found.reason for found in answer.diagnostics] for name, answer in zip(ODD, answers, strict=True)}
+    assert verdicts == {name: [wanted] if wanted else [] for name, (_, wanted) in ODD.items()}
+    assert all(answer.HasField("signature") != bool(answer.diagnostics) for answer in answers)
+    assert (await client.validate(GOOD)).HasField("signature")
 
 
 async def test_what_code_started_is_gone_with_the_answer(serve: Serve, tmp_path: Path) -> None:

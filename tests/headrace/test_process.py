@@ -55,6 +55,12 @@ def test_an_uncaught_error_is_one_line_with_its_reason_and_facts() -> None:
     assert logged["facts"] == {"name": "t", "message_id": "m", "args": "a"}
 
 
+def test_a_service_may_open_as_many_files_as_it_is_allowed_to() -> None:
+    few = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (256, 2000))\n"
+    ended = run(f"{few}{PREAMBLE}\nrun_main(lambda: print(r.getrlimit(r.RLIMIT_NOFILE)))")
+    assert ended.stdout == "(2000, 2000)\n"
+
+
 def test_wrong_settings_are_told_one_a_line() -> None:
     ended = run(f"{PREAMBLE}\ndef main():\n    raise SettingsError(['A is not set', 'B is not set'])\nrun_main(main)")
     assert ended.stderr.splitlines() == ["A is not set", "B is not set"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import Sums, keep_run
+from benchmarks.faults import PARTS, Sums
 from cli.broker import Broker
 from streams.kafka import KafkaSettings
 from tests.inferencer.faults.load import Kind, Load
@@ -80,7 +80,7 @@ def expect_clean(name: str, sums: Sums, verdict: Verdict) -> None:
     """Keeps what a part of a long run found, then looks at it."""
     print(sums)
     if IS_KEPT:
-        keep_run(name, SEED, sums)
+        PARTS.keep(name, SEED, sums)
     assert verdict.is_clean, verdict
 
 

@@ -80,6 +80,11 @@ def test_nan_and_infinities_survive_in_fields() -> None:
     assert got.fields["b"] == [math.inf, -math.inf]
 
 
+def test_half_a_surrogate_pair_is_no_text_and_a_whole_one_is() -> None:
+    sent = Frame("k", {"half\ud800": ["\udfff", "\\ud800", "😀"]})
+    assert read(io.BytesIO(wire(sent))).fields == {"half?": ["?", "\\ud800", "😀"]}
+
+
 def test_views_and_foreign_byte_orders_are_sent_by_value() -> None:
     array = np.arange(12, dtype=">i4").reshape(3, 4)[:, ::2]
     got = read(io.BytesIO(wire(Frame("k", {}, {"a": array}))), limit_bytes=100)

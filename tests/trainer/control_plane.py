@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import pytest
 
 from headrace.errors import Unavailable
 from headrace.v1 import (
@@ -179,18 +178,23 @@ def train_again(channel: grpc.Channel, result_id: int) -> int:
     return int(again)
 
 
-def finished(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
-    """The result once it has ended, as it should."""
+def ended(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
+    """The result once it has ended, whichever way."""
 
     def result() -> result_pb2.Result | None:
         found: result_pb2.Result = ResultCollectorStub(channel).GetResult(GetResultRequest(id=result_id))
-        if found.state == deployment_pb2.STATE_FAILED:
-            pytest.fail(str(found.error))
-        return found if found.state == deployment_pb2.STATE_FINISHED else None
+        return found if found.state in (deployment_pb2.STATE_FAILED, deployment_pb2.STATE_FINISHED) else None
 
-    ended = eventually(result, timeout_s=LONG_S)
-    assert ended is not None
-    return ended
+    found = eventually(result, timeout_s=LONG_S)
+    assert found is not None
+    return found
+
+
+def finished(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
+    """The result once it has ended, as it should."""
+    result = ended(channel, result_id)
+    assert result.state == deployment_pb2.STATE_FINISHED, result.error
+    return result
 
 
 def epochs_of(channel: grpc.Channel, result_id: int) -> list[result_pb2.SplitMetrics]:

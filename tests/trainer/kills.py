@@ -4,6 +4,8 @@ The oracle is an undisturbed training of the same models on the same records: a 
 weights to the last bit, and with every epoch once, with the same numbers.
 """
 
+from __future__ import annotations
+
 import random
 import tempfile
 import time
@@ -16,6 +18,7 @@ from pathlib import Path
 import grpc
 import psutil
 
+from benchmarks.kills import Sums
 from headrace.client import connect
 from headrace.v1 import deployment_pb2, model_pb2, result_pb2, stream_pb2
 from headrace.v1.deployment_manager_pb2 import GetDeploymentRequest
@@ -30,7 +33,7 @@ from tests.trainer.control_plane import (
     ControlPlaneProcess,
     announce,
     create_training,
-    finished,
+    ended,
     running,
 )
 
@@ -67,7 +70,7 @@ class Plan:
     failpoints: Sequence[str] = ()
 
     @classmethod
-    def drawn(cls, seed: int, torch: int, keras: int, early: int, late: int) -> "Plan":
+    def drawn(cls, seed: int, torch: int, keras: int, early: int, late: int) -> Plan:
         """So many kills of each, and so many failpoints of each kind."""
         chance = random.Random(seed)
         kills = {TORCH: list(_kills(chance, torch)), KERAS: list(_kills(chance, keras))}
@@ -93,19 +96,38 @@ class CameTo:
     """As a watcher is told of them, in this order: number, step, metrics."""
     weights: str
 
+    def judged_by(self, whole: CameTo) -> Sums:
+        """What is wrong with it, if that one is right."""
+        numbers, right = [number for number, *_ in self.epochs], [number for number, *_ in whole.epochs]
+        same = sum(one in whole.epochs for one in self.epochs)
+        return Sums(
+            trainings=1,
+            not_finished=self.state != whole.state,
+            other_weights=self.weights != whole.weights,
+            epochs_lost=len({*right} - {*numbers}),
+            epochs_doubled=len(numbers) - len({*numbers}),
+            other=len(self.epochs) - same + (numbers != sorted(numbers)),
+        )
+
 
 @dataclass
 class Killed:
     """What was done to the trainings of one deployment."""
 
-    by_signal: int = 0
-    by_failpoint: int = 0
+    trainers: int = 0
+    workers: int = 0
+    at_failpoints: int = 0
     attempts: list[int] = field(default_factory=list)
 
     @property
     def total(self) -> int:
         """Processes that were killed."""
-        return self.by_signal + self.by_failpoint
+        return self.trainers + self.workers + self.at_failpoints
+
+    @property
+    def unexplained(self) -> int:
+        """Attempts that ended though nobody killed them."""
+        return max(0, sum(self.attempts) - len(self.attempts) - self.total)
 
 
 class Trainings:
@@ -130,11 +152,12 @@ class Trainings:
         """Does to them what was planned while they go on, and then waits for their ends."""
         killed = Killed()
         with ThreadPoolExecutor(len(plan.kills), thread_name_prefix="kill") as pool:
-            hits = pool.map(lambda each: self._kill(self.ids[each[0]], each[1]), plan.kills.items())
-            killed.by_signal = sum(hits)
+            for hits in pool.map(lambda each: self._kill(self.ids[each[0]], each[1]), plan.kills.items()):
+                killed.workers += sum(kill.of_worker for kill in hits)
+                killed.trainers += sum(not kill.of_worker for kill in hits)
         for result_id in self.ids.values() if wait else ():
-            killed.attempts.append(finished(self._channel, result_id).attempt)
-        killed.by_failpoint = len(list(self._home.glob("*.exit.1")))
+            killed.attempts.append(ended(self._channel, result_id).attempt)
+        killed.at_failpoints = len(list(self._home.glob("*.exit.1")))
         return killed
 
     def trainer(self, result_id: int, after_attempt: int = 0) -> psutil.Process | None:
@@ -148,7 +171,8 @@ class Trainings:
                 return child
         return None
 
-    def _kill(self, result_id: int, kills: Sequence[Kill]) -> int:
+    def _kill(self, result_id: int, kills: Sequence[Kill]) -> Sequence[Kill]:
+        """Those that met a living process."""
         attempt, hits = 0, 0
         while hits < len(kills):
             trainer = eventually(lambda: self._next(result_id, attempt), timeout_s=LONG_S)  # noqa: B023
@@ -159,7 +183,7 @@ class Trainings:
                 hits += _strike(trainer, kills[hits])
             except psutil.Error:
                 continue  # It ended by itself, or a failpoint was quicker.
-        return hits
+        return kills[:hits]
 
     def _next(self, result_id: int, attempt: int) -> psutil.Process | str | None:
         """The next attempt's process; a text when there will be none."""
@@ -169,17 +193,20 @@ class Trainings:
         return self.trainer(result_id, attempt)
 
     def _came_to(self, result_id: int) -> CameTo:
-        result = finished(self._channel, result_id)
+        result = ended(self._channel, result_id)
         collector = ResultCollectorStub(self._channel)
         told = [event.epoch for event in collector.WatchResults(WatchResultsRequest(result_id=result_id))
                 if event.HasField("epoch")]  # fmt: skip
-        (artifact,) = result.artifacts
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / artifact.name
-            chunks = collector.DownloadArtifact(DownloadArtifactRequest(result_id=result_id, name=artifact.name))
-            path.write_bytes(b"".join(chunk.data for chunk in chunks))
-            weights = weights_of(path)
+        weights = "".join(_weights(collector, result_id, artifact.name) for artifact in result.artifacts)
         return CameTo(result.state, [(one.number, one.step, one.metrics) for one in told], weights)
+
+
+def _weights(collector: ResultCollectorStub, result_id: int, name: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        chunks = collector.DownloadArtifact(DownloadArtifactRequest(result_id=result_id, name=name))
+        path.write_bytes(b"".join(chunk.data for chunk in chunks))
+        return weights_of(path)
 
 
 def _strike(trainer: psutil.Process, kill: Kill) -> bool:

@@ -1,7 +1,7 @@
 """Trainings that are killed come to what undisturbed ones come to, under the real control plane that starts them again.
 
-The long run is in parts, by seed: HEADRACE_CHAOS_SEED=3 HEADRACE_CHAOS_RUNS=10 make chaos
-A run is a deployment of both frameworks, which is two trainings with five kills or more each.
+The long run is in parts, by seed, each of some deployments of both frameworks, with about ten kills each:
+HEADRACE_CHAOS_SEED=3 HEADRACE_CHAOS_RUNS=10 make chaos. A part whose seed was given is kept in benchmarks/RESULTS.md.
 """
 
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.kills import PARTS, Sums
 from headrace.process import EXIT_FENCED
 from headrace.v1 import stream_pb2
 from streams.kafka import KafkaSettings, ensure_topics
@@ -19,7 +20,8 @@ from tests.trainer import digits
 from tests.trainer.control_plane import LONG_S, ROOT, planted
 from tests.trainer.kills import FRAMEWORKS, TORCH, CameTo, Kill, Plan, Trainings, trainings, undisturbed
 
-SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", "1"))
+SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", "0"))
+IS_KEPT = "HEADRACE_CHAOS_SEED" in os.environ
 LONG_RUNS = int(os.environ.get("HEADRACE_CHAOS_RUNS", "5"))
 
 
@@ -36,31 +38,43 @@ def whole(
     return undisturbed(tmp_path_factory.mktemp("undisturbed") / "home", kafka.bootstrap_servers, stream)
 
 
-def expect_the_same(home: Path, kafka: KafkaSettings, stream: stream_pb2.Stream, plan: Plan, whole: object) -> int:
-    """The number of kills that it took."""
+def ride_out(home: Path, kafka: KafkaSettings, stream: stream_pb2.Stream, plan: Plan, whole: dict[int, CameTo]) -> Sums:
+    """What was done to a deployment, and what is wrong with what it came to."""
     with trainings(home, kafka.bootstrap_servers, stream, failpoints=plan.failpoints) as those:
         killed = those.kill(plan)
-        assert those.came_to() == whole
-        assert sum(killed.attempts) - len(killed.attempts) <= killed.total, "nothing else ended an attempt"
+        judged = sum((came_to.judged_by(whole[which]) for which, came_to in those.came_to().items()), Sums())
         eventually(lambda: not list(home.glob("work/*/checkpoints")))  # They take no room any more.
-    print(f"{killed.total} kills, attempts {killed.attempts}")
-    return killed.total
+    done = Sums(
+        trainer_kills=killed.trainers,
+        worker_kills=killed.workers,
+        failpoint_kills=killed.at_failpoints,
+        other=killed.unexplained,
+    )
+    return judged + done
 
 
 def test_twenty_kills_change_nothing(
     kafka: KafkaSettings, stream: stream_pb2.Stream, whole: dict[int, CameTo], tmp_path: Path
 ) -> None:
     plan = Plan.drawn(1, torch=10, keras=3, early=2, late=5)
-    assert expect_the_same(tmp_path / "home", kafka, stream, plan, whole) >= 20
+    sums = ride_out(tmp_path / "home", kafka, stream, plan, whole)
+    assert sums.wrong == 0, sums
+    assert sums.kills >= 20
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("run", range(SEED * 1000, SEED * 1000 + LONG_RUNS))
 def test_kills_at_random_moments_change_nothing(
-    kafka: KafkaSettings, stream: stream_pb2.Stream, whole: dict[int, CameTo], tmp_path: Path, run: int
+    kafka: KafkaSettings, stream: stream_pb2.Stream, whole: dict[int, CameTo], tmp_path: Path
 ) -> None:
-    plan = Plan.drawn(run, torch=4, keras=4, early=1, late=2)
-    assert expect_the_same(tmp_path / "home", kafka, stream, plan, whole) >= 10
+    sums = Sums()
+    for run in range(LONG_RUNS):
+        plan = Plan.drawn(1000 * SEED + run, torch=4, keras=4, early=1, late=2)
+        sums += ride_out(tmp_path / f"home-{run}", kafka, stream, plan, whole)
+        print(sums)
+        if IS_KEPT:  # So far: whoever has no more time may break it off.
+            PARTS.keep("kills of trainers and workers", SEED, sums)
+        assert sums.wrong == 0, sums
+    assert sums.kills >= 8 * LONG_RUNS  # Ten each, but some trainings are over before their last one.
 
 
 # What a worker with such a bug would do, as code of the model's author.

@@ -14,10 +14,12 @@ import psutil
 import pytest
 from confluent_kafka import TopicPartition
 
+from cli.broker import Broker
 from headrace.errors import from_status
+from headrace.process import EXIT_FENCED
 from headrace.v1 import model_pb2, stream_pb2
 from headrace.v1.deployment_pb2 import FrameworkArguments, TrainingSettings
-from streams.kafka import KafkaSettings
+from streams.kafka import KafkaSettings, ensure_topics
 from tests.support import eventually, free_port
 from tests.trainer import digits
 from tests.trainer.platform import Platform, Trainer
@@ -155,6 +157,43 @@ def test_a_worker_that_is_killed_is_worth_another_attempt_and_no_more_reading(
     expect_complete(trainer.again(), platform)
 
 
+@pytest.mark.chaos
+@pytest.mark.parametrize("framework", [KERAS, TORCH], ids=["keras", "torch"])
+def test_a_broker_that_dies_once_the_records_are_read_costs_a_training_nothing(
+    framework: "model_pb2.Framework", start: Start, platform: Platform, own_broker: Callable[[], Broker]
+) -> None:
+    broker = own_broker()
+    kafka = KafkaSettings(broker.bootstrap_servers)
+    ensure_topics(kafka, {"records": 2})
+    stream = digits.stream_of("records", digits.send(kafka, "records", 2, digits.records()))
+    trainer = start(
+        framework,
+        stream,
+        kafka_servers=broker.bootstrap_servers,
+        confusion_matrix=True,
+        environ={"HEADRACE_FAIL": "before_fit:delay@1=1"},
+    )
+    eventually(lambda: "TRAINING" in trainer.states, timeout_s=LONG_S)
+    broker.kill()
+    expect_complete(trainer, platform)
+
+
+@pytest.mark.chaos
+def test_an_attempt_that_was_frozen_while_a_newer_one_trained_changes_nothing(
+    start: Start, platform: Platform, kafka: KafkaSettings, stream: stream_pb2.Stream, tmp_path: Path
+) -> None:
+    frozen = start(TORCH, stream, environ={"HEADRACE_FAIL": "after_epoch:delay@1=1"})
+    eventually(lambda: frozen.epochs, timeout_s=LONG_S)
+    frozen.process.send_signal(signal.SIGSTOP)
+    elsewhere = tmp_path / "another-machine"
+    newer = Trainer(platform, kafka.bootstrap_servers, elsewhere, result_id=frozen.result_id, attempt=2)
+    expect_complete(newer, platform)
+    told = newer.events
+    frozen.process.send_signal(signal.SIGCONT)
+    assert frozen.wait() == EXIT_FENCED
+    assert (newer.events, newer.epochs) == (told, list(range(1, EPOCHS + 1)))
+
+
 def delete_records(kafka: KafkaSettings, stream: stream_pb2.Stream, before: int) -> None:
     topic = stream.ranges[0].topic
     admin = kafka.admin()
@@ -191,6 +230,10 @@ def test_what_is_wrong_with_a_stream_fails_its_training(
         "NOT_YET": endless,
     }
     away = start(TORCH, expired, kafka_servers=f"127.0.0.1:{free_port()}")
+    empty = written()
+    empty.ranges[0].start = empty.ranges[0].end
+    empty.ClearField("record_count")
+    of_nothing = start(TORCH, empty)
     tolerant = start(TORCH, written([(b"\0", b"short")]), decode_error_limit=0.1)
     trainers = {wanted: start(TORCH, stream) for wanted, stream in cases.items()}
     trainers["SPOOL_LIMIT"] = start(TORCH, written(), environ={"HEADRACE_SPOOL_LIMIT_BYTES": "1000"})
@@ -199,6 +242,7 @@ def test_what_is_wrong_with_a_stream_fails_its_training(
         assert not list(trainer.home.glob("work/records"))
     assert (tolerant.wait(), tolerant.outcome.decode_error_count) == (0, 1)
     assert trainers["DECODE_ERROR"].outcome.decode_error_count == 1
+    assert (of_nothing.wait(), of_nothing.states[-1], reason(of_nothing)) == (10, "FAILED", "EMPTY_STREAM")
     assert (away.wait(), away.states[-1], reason(away)) == (75, "STARTING", "KAFKA_UNAVAILABLE")
 
 
