@@ -229,9 +229,13 @@ def _one_type(file: RecordFile, columns: Sequence[Column], wishes: Wishes, what:
 
 def _wished_type(file: RecordFile, columns: Sequence[Column], wishes: Wishes, what: str) -> np.dtype[Any]:
     dtype = RawCodec.from_config({"data_type": wishes.data_type}).sample_spec.dtype
+    option = "--data-type" if what == "sample" else "--label-type"
+    if dtype.kind == "S":
+        raise bad_file(
+            f"{file.path}: its columns are numbers, and {wishes.data_type} is for texts; choose another {option}"
+        )
     for column in columns:
         if not column.fits(dtype):
-            option = "--data-type" if what == "sample" else "--label-type"
             where, value = first_record(file, column.name, lambda value: not fits(value, dtype))
             raise bad_file(f"{where}: {misfit(value, dtype)}; choose another {option}")
     return dtype

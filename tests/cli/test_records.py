@@ -161,6 +161,8 @@ def test_type_and_shape_are_options(tmp_path: Path) -> None:
         (Wishes(data_type="int32"), Wishes(), "line 5002, column 'a': 0.5 does not fit int32"),
         (Wishes(["b"], data_type="float16", by_name=True), Wishes(["a"], data_type="int8"), "line 5002, column 'a'"),
         (Wishes(data_type="bytes"), Wishes(), "unknown"),
+        (Wishes(data_type="string"), Wishes(), "string is for texts; choose another --data-type"),
+        (FIELDS, Wishes(["a"], data_type="string"), "string is for texts; choose another --label-type"),
         (Wishes(), Wishes(["a"], data_type="int32"), "choose another --label-type"),
         (Wishes(reshape="3"), Wishes(), "a sample has 2 numbers, which do not make the shape '3'"),
         (Wishes(reshape="2 two"), Wishes(), "'2 two' is no shape"),

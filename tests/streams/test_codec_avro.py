@@ -288,6 +288,24 @@ def test_nulls_are_written_as_fastavro_reads_them_and_become_the_default() -> No
     assert [codec.encode_samples(row_of(one)) for one in samples] == [[one] for one in records]
 
 
+@pytest.mark.parametrize(
+    ("kind", "default", "row"),
+    [
+        (array_of("float"), [1.0, 2.0], [1, 2]),
+        (array_of(array_of("long")), [[5], [6]], [5, 6]),
+        ("bytes", "ab", [97, 98]),
+    ],
+)
+def test_a_first_batch_of_nulls_has_the_shape_of_the_default(kind: Any, default: Any, row: list[int]) -> None:
+    schema = record("int", nullable(kind, default))
+    codec = avro(schema)
+    decoded = codec.decode_samples([written(schema, {"a": number, "b": None}) for number in (3, 4)])
+    assert not decoded.bad
+    assert decoded.rows.tolist() == [[3, *row], [4, *row]]
+    value = default.encode() if kind == "bytes" else default
+    assert codec.decode_samples([written(schema, {"a": 5, "b": value})]).rows.tolist() == [[5, *row]]
+
+
 def test_a_single_value_may_be_null() -> None:
     codec = avro(record(nullable("int", 9)))
     assert codec.encode_samples(row_of({"a": None})) == [b"\0"]

@@ -129,7 +129,8 @@ class StepReader:
             return found
         values = np.empty((len(null), *shape), leaf.dtype)
         values[null] = leaf.default
-        values[~null] = found
+        if len(found):  # where none is found, its shape may still be open
+            values[~null] = found
         return values
 
     def _bytes(self, cursor: Cursor, leaf: Leaf) -> Array:
