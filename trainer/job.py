@@ -10,33 +10,28 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headrace.chunks import sha256_of
-from headrace.errors import FieldViolation, HeadraceError, InvalidArgument, ResourceExhausted, not_yet
+from headrace.errors import InvalidArgument, not_yet
 from headrace.failpoints import fail_at
 from headrace.patience import Patience
 from headrace.v1 import deployment_pb2, error_pb2
 from headrace.v1.result_collector_pb2 import Outcome, ReportRequest
-from headrace.v1.result_pb2 import Artifact, ConfusionMatrix, Epoch, Metrics, Progress, SplitMetrics
+from headrace.v1.result_pb2 import Epoch, Metrics, Progress
 from headrace.v1.stream_catalog_pb2 import AwaitStreamRequest, AwaitStreamResponse
 from headrace.v1.stream_pb2 import Stream
 from sandbox.limits import Limits
 from sandbox.session import (
-    Arguments,
     BuiltModel,
-    Evaluation,
     FitBegun,
     FitCheckpoint,
     FitEpoch,
     FitEvent,
     FitJob,
     FitProgress,
-    SavedFile,
     WorkerSession,
 )
 from streams import spool
@@ -44,10 +39,12 @@ from streams.codecs import Field
 from streams.kafka import KafkaSettings
 from streams.preflight import Wait
 from trainer import trained
+from trainer.build import building
 from trainer.data import Data, read_data
 from trainer.ending import Ending
 from trainer.epochs import EpochReports
 from trainer.journal import Journal
+from trainer.outcomes import artifact_of, counted, split_metrics
 from trainer.report import Reporter
 from trainer.schema import check_takes
 from trainer.settings import TrainerSettings
@@ -58,15 +55,9 @@ from trainer.wish import ControlPlane, Wish, load_wish
 log = logging.getLogger(__name__)
 
 AWAIT_S = 30
-IMPORT_TIMEOUT_S = 600.0
-BUILD_TIMEOUT_S = 300.0
 # An evaluation reads fewer rows than the training did, once.
 EVALUATE_TIMEOUT_S = 600.0
 SANDBOX_LEVEL = "process"
-# What a collector takes in one epoch is more; but a message has at most 4 MiB.
-MAX_METRICS = 5_000
-MAX_METRIC_NAME = 512
-MAX_CONFUSION_COUNTS = 250_000
 
 
 class Job:
@@ -273,7 +264,7 @@ class Job:
             result_id=self._settings.result_id,
             attempt=self._settings.attempt,
             number=event.number,
-            metrics=_split_metrics(event.metrics),
+            metrics=split_metrics(event.metrics),
             step=event.step,
         )
         epoch.end_time.GetCurrentTime()
@@ -316,9 +307,7 @@ class Job:
             fields=_fields(data),
             timeout_s=max(EVALUATE_TIMEOUT_S, training_s),
         )
-        known = Outcome(
-            confusion_matrix=_confusion_matrix(evaluation), roc=evaluation.roc, residuals=evaluation.residuals
-        )
+        known = Outcome(confusion_matrix=counted(evaluation), roc=evaluation.roc, residuals=evaluation.residuals)
         for judged in ("roc", "residuals"):
             if known.HasField(judged):
                 getattr(known, judged).split = split
@@ -332,7 +321,7 @@ class Job:
         signature = session.describe().signature
         signature.summary = ""  # The code says it, and a long one fits no message.
         self._learn(Outcome(signature=signature))
-        artifacts = [_artifact(file) for file in session.save(self._part)]
+        artifacts = [artifact_of(file) for file in session.save(self._part)]
         done = Trained(self._outcome, artifacts, self._part)
         return trained.keep(done, wish.digest, self._folder / "trained")
 
@@ -364,45 +353,6 @@ class Job:
         self._reporter.outcome(known)
 
 
-@contextmanager
-def building(session: WorkerSession, wish: Wish, ending: Ending) -> Iterator[Future[BuiltModel]]:
-    """Builds the model on a thread of its own, inside the block; a failure ends the run wherever it is."""
-    with ThreadPoolExecutor(1, thread_name_prefix="build") as pool:
-        built = pool.submit(_build, session, wish)
-        built.add_done_callback(partial(_end_on_failure, ending))
-        try:
-            yield built
-        except BaseException:
-            session.kill()
-            raise
-
-
-def _build(session: WorkerSession, wish: Wish) -> BuiltModel:
-    session.wait_ready(IMPORT_TIMEOUT_S)
-    arguments = session.check_arguments(wish.arguments.fit_args, wish.arguments.evaluate_args)
-    if arguments.diagnostics:
-        raise _wrong(arguments)
-    return session.build(
-        wish.result.imports,
-        wish.result.code,
-        seed=wish.settings.seed,
-        trainable=True,
-        timeout_s=BUILD_TIMEOUT_S,
-    )
-
-
-def _wrong(arguments: Arguments) -> InvalidArgument:
-    """What is wrong with the arguments of `fit` and `evaluate`, and what would be right."""
-    unknown = any(each.reason == "UNKNOWN_ARGUMENT" for each in arguments.diagnostics)
-    return InvalidArgument(
-        error_pb2.REASON_UNKNOWN_ARGUMENT if unknown else error_pb2.REASON_INVALID_FIELD,
-        "; ".join(f"{each.file}: {each.message}" for each in arguments.diagnostics),
-        fields=[FieldViolation(each.file, each.message) for each in arguments.diagnostics],
-        known_fit_args=", ".join(arguments.known_fit_args),
-        known_evaluate_args=", ".join(arguments.known_evaluate_args),
-    )
-
-
 def _fields(data: Data) -> tuple[Field, ...]:
     """What a row consists of, where the records have named fields."""
     return data.spool.fields
@@ -422,13 +372,6 @@ def _digest(wish: Wish, data: Data) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _end_on_failure(ending: Ending, built: Future[BuiltModel]) -> None:
-    error = built.exception()
-    # CANCELLED: the worker was killed, because the run has ended for another reason already.
-    if isinstance(error, HeadraceError) and error.reason != error_pb2.REASON_CANCELLED:
-        ending.end(error)
-
-
 def _empty(folder: Path) -> Path:
     """The folder, made anew: an attempt that was killed may have left something in it."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -442,37 +385,6 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-def _split_metrics(metrics: dict[str, dict[str, float]]) -> SplitMetrics:
-    names = [name for values in metrics.values() for name in values]
-    if len(names) > MAX_METRICS or any(len(name) > MAX_METRIC_NAME for name in names):
-        raise ResourceExhausted(
-            error_pb2.REASON_OUTPUT_LIMIT,
-            f"the model reports {len(names)} metrics; at most {MAX_METRICS} are kept, with names of at most "
-            f"{MAX_METRIC_NAME} characters",
-            limit=MAX_METRICS,
-            name_limit=MAX_METRIC_NAME,
-        )
-    return SplitMetrics(splits={split: Metrics(values=values) for split, values in metrics.items()})
-
-
 def _set_time_left(progress: Progress, left_s: float | None) -> None:
     if left_s is not None:
         progress.time_left.FromNanoseconds(round(left_s * 1e9))
-
-
-def _confusion_matrix(evaluation: Evaluation) -> ConfusionMatrix | None:
-    if evaluation.confusion is None:
-        return None
-    if evaluation.confusion.counts.size > MAX_CONFUSION_COUNTS:
-        log.warning("the confusion matrix has too many classes", extra={"classes": len(evaluation.confusion.labels)})
-        return None
-    return ConfusionMatrix(labels=evaluation.confusion.labels, counts=evaluation.confusion.counts.ravel().tolist())
-
-
-def _artifact(file: SavedFile) -> Artifact:
-    return Artifact(
-        name=file.name,
-        media_type=file.media_type,
-        size_bytes=file.path.stat().st_size,
-        sha256=sha256_of(file.path),
-    )
