@@ -1,7 +1,6 @@
 """What trainers report: that kills of the collector lose and double no event, and that watchers hold up nobody."""
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,9 +13,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
-import psutil
-
-from benchmarks.collector import make_results
+from benchmarks.collector import Collector, make_results
 from benchmarks.report import Ratio
 from control_plane.store import Store, reports
 from headrace.client import connect
@@ -40,44 +37,11 @@ def measure() -> list[Ratio]:
     return [_lost_and_doubled(), *_watched()]
 
 
-class Collector:
-    """A process that is started again on the same home and the same port."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self.port = _free_port()
-        self.address = f"127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        """Blocks until it listens."""
-        command = [sys.executable, "-P", "-m", "benchmarks.collector", str(self._home), str(self.port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._process.kill()
-        self._process.wait()
-
-    @property
-    def memory_mb(self) -> float:
-        """What it has in memory."""
-        return psutil.Process(self._process.pid).memory_info().rss / 1e6
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def _collecting(results: int) -> Iterator[tuple[Collector, list[int], Path]]:
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        ids = make_results(home, results)
+        ids = make_results(home, [("pytorch", "model = 1")] * results)
         collector = Collector(home)
         try:
             yield collector, ids, home

@@ -250,6 +250,8 @@ BROKEN_STEP = digits.TORCH.replace("return self.layers(x)", "return self.layers(
 NAN = digits.TORCH.replace("lr=0.01", "lr=1e30").replace("nn.ReLU()", "nn.Identity()")
 NARROW = digits.KERAS.replace("64", "63")
 ENDLESS = "import time; time.sleep(600)"
+NAMED_AT_LENGTH = digits.TORCH.replace('"accuracy"', '"x" * 1000')
+LEAVING = digits.TORCH.replace("return self.layers(x)", "import os; os._exit(0)")
 GREEDY = digits.TORCH.replace("return self.layers(x)", "kept = [bytearray(2**24) for _ in range(1000)]; return x")
 
 
@@ -273,6 +275,13 @@ def test_what_is_wrong_with_a_model_fails_its_training(start: Start, stream: str
     greedy = from_status(trainers["OUT_OF_MEMORY"].events[-1].state_change.error)
     assert int(greedy.metadata["limit_bytes"]) == MEMORY
     assert int(greedy.metadata["peak_bytes"]) > MEMORY
+
+
+@pytest.mark.chaos
+def test_code_that_leaves_or_reports_without_end_fails_its_training(start: Start, stream: stream_pb2.Stream) -> None:
+    leaving, wordy = (start(TORCH, stream, code=code) for code in (LEAVING, NAMED_AT_LENGTH))
+    assert (leaving.wait(), leaving.states[-1], reason(leaving)) == (75, "STARTING", "WORKER_CRASHED")
+    assert (wordy.wait(), wordy.states[-1], reason(wordy)) == (10, "FAILED", "OUTPUT_LIMIT")
 
 
 def test_a_failure_that_nobody_heard_is_told_by_the_next_attempt(
