@@ -65,6 +65,21 @@ def test_lists_of_different_lengths_are_refused(kafka: KafkaSettings, control: s
     sink.abandon()
 
 
+@pytest.mark.parametrize("kind", [AvroSink, JsonSink, ProtobufSink])
+@pytest.mark.parametrize("sample", [{}, {"a": {}}, {"a": []}, {"a": 1.0, "b": [[], []]}, []])
+def test_a_sample_without_a_number_is_refused(
+    kafka: KafkaSettings, control: str, kind: Callable[..., Sink], sample: Any
+) -> None:
+    with kind(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control) as sink:
+        for give in (partial(sink.send, sample), partial(sink.send_batch, [sample, sample])):
+            with pytest.raises(InvalidArgument) as caught:
+                give()
+            assert caught.value.reason_name == "SCHEMA_MISMATCH"
+        sink.send({"a": 1.0})
+    (found,) = announced(kafka, control)
+    assert found.record_count == 1
+
+
 @pytest.mark.parametrize("kind", [RawSink, AvroSink, JsonSink, ProtobufSink])
 def test_a_first_record_that_is_refused_decides_nothing(
     kafka: KafkaSettings, control: str, kind: Callable[..., Sink]
