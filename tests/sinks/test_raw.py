@@ -213,6 +213,22 @@ def test_progress_tells_what_is_sent_and_confirmed(make: Callable[..., RawSink],
     assert (sink.sent, sink.delivered) == (10_000, 10_000)
 
 
+@pytest.mark.parametrize("transactional", [False, True])
+def test_a_sink_knows_what_is_confirmed_before_its_end(
+    make: Callable[..., RawSink], control: str, transactional: bool
+) -> None:
+    def send_one_more() -> bool:
+        """Reports are heard by who sends."""
+        sink.send(np.zeros(4))
+        return sink.delivered >= 1000
+
+    with make(f"{control}-data", transactional=transactional) as sink:
+        sink.send_batch(np.zeros((1000, 4)))
+        eventually(send_one_more)
+        sink.flush()
+        assert sink.sent == sink.delivered > 1000
+
+
 def test_a_stream_id_is_the_id_of_the_announcement(
     kafka: KafkaSettings, control: str, make: Callable[..., RawSink]
 ) -> None:
