@@ -116,6 +116,18 @@ def test_closing_twice_announces_once(kafka: KafkaSettings, control: str, make: 
     assert sink.sent == 1
 
 
+def test_texts_are_sent_as_such_and_as_wide_as_the_first_ones(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
+) -> None:
+    with make(f"{control}-data", data_type="string", label_type="string") as sink:
+        sink.send_batch(["brief", "ü" * 40], np.array(["cat", "dog"]))
+        sink.send(b"bytes", "eel")
+    assert sink.announcement.input_config["data_reshape"] == "80"
+    spool = spool_stream(sink.announcement, kafka, tmp_path)
+    assert [text.decode() for text in spool.read("samples").tolist()] == ["brief", "ü" * 40, "bytes"]
+    assert spool.read("labels").tolist() == [b"cat", b"dog", b"eel"]
+
+
 def test_plain_numbers_become_what_was_asked_for(
     kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
 ) -> None:
