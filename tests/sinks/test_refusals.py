@@ -56,6 +56,16 @@ def test_a_rate_that_is_no_number_is_refused(rate: Any) -> None:
         RawSink("localhost:9", "data", DEPLOYMENT, validation_rate=rate)
 
 
+def test_a_transaction_that_is_longer_than_the_broker_allows_is_refused(kafka: KafkaSettings, control: str) -> None:
+    sink = RawSink(
+        kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT,
+        control_topic=control, transactional=True, transaction_s=1e6,
+    )  # fmt: skip
+    with pytest.raises(InvalidArgument, match="Transaction timeout is larger than the maximum"):
+        sink.send(1.0)
+    sink.abandon()
+
+
 def test_lists_of_different_lengths_are_refused(kafka: KafkaSettings, control: str) -> None:
     sink = RawSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control)
     for give in (sink.send, sink.send_batch):
