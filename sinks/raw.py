@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Unpack
 
+import numpy as np
+
 from headrace.v1.stream_pb2 import DATA_FORMAT_RAW, DataFormat
 from sinks.rows import mismatch
 from sinks.stream import SinkSettings, StreamSink
 from streams.codecs import Array, Rows, Spec
 from streams.codecs.fitting import fits, misfit
-from streams.codecs.raw import RawCodec, config_of
+from streams.codecs.raw import STRING_BYTES, RawCodec, config_of, spec_of_config
 
 
 class RawSink(StreamSink):
@@ -70,8 +72,8 @@ class RawEncoder:
     """The bytes of rows of one type and shape: those of the configuration, what it leaves open as the first ones."""
 
     def __init__(self, config: Mapping[str, str]) -> None:
-        self._samples = _Column("sample", config.get("data_type"), config.get("data_reshape"))
-        self._labels = _Column("label", config.get("label_type"), config.get("label_reshape"))
+        self._samples = _Column("sample", "data", config.get("data_type"), config.get("data_reshape"))
+        self._labels = _Column("label", "label", config.get("label_type"), config.get("label_reshape"))
 
     @property
     def data_format(self) -> DataFormat:
@@ -99,25 +101,31 @@ class RawEncoder:
 class _Column:
     """The samples or the labels: all of one type and shape, those that were asked for or those of the first row."""
 
-    def __init__(self, name: str, type_name: str | None, reshape: str | None) -> None:
+    def __init__(self, name: str, prefix: str, type_name: str | None, reshape: str | None) -> None:
         self._name = name
+        self._prefix = prefix
         self._type_name = type_name
         self._reshape = reshape
         self.spec: Spec | None = None
         """None before the first row, and for labels that are left out."""
         if type_name is not None or reshape is not None:
-            _parse(type_name or "uint8", reshape or "")  # a wrong name is told at once
+            self._parse("uint8" if type_name is None else type_name, reshape or "")  # a wrong name is told at once
 
     def encode(self, rows: Rows) -> Iterable[bytes]:
         """The bytes of each row."""
         if isinstance(rows, Mapping):
             fields = ", ".join(rows)
             raise mismatch(f"a {self._name} has the fields {fields}, where RAW has none; use AvroSink or JsonSink")
+        if self._type_name == "string":
+            rows = self._texts(rows)
         spec = self.spec = self.spec or self._spec_of(rows)
         self._check(rows, spec)
         return RawCodec(spec, None).encode_samples(rows)
 
     def _check(self, array: Array, spec: Spec) -> None:
+        if spec.dtype.kind == "S":
+            self._check_lengths(array, spec.dtype.itemsize)
+            return
         row = array.shape[1:]
         alike = math.prod(row) == math.prod(spec.shape)
         if alike and fits(array, spec.dtype):
@@ -129,18 +137,35 @@ class _Column:
             expected=spec,
         )
 
+    def _texts(self, array: Array) -> Array:
+        """As they are sent, in UTF-8: numpy would make bytes of numbers too."""
+        if array.dtype.kind not in "SU" or array.ndim != 1:
+            raise mismatch(
+                f"a {self._name} is {array.dtype.name} {array.shape[1:]}, where this stream has single texts"
+            )
+        return np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+
+    def _check_lengths(self, texts: Array, width: int) -> None:
+        longest = max(map(len, texts.tolist()), default=0)
+        if longest > width:
+            raise mismatch(
+                f"a {self._name} is a text of {longest} bytes, where {width} fit; {self._prefix}_reshape gives another"
+                " width"
+            )
+
     def _spec_of(self, array: Array) -> Spec:
         """What was asked for; the rest as the first row has it."""
+        if self._type_name == "string":
+            return self._parse("string", self._reshape or str(max(STRING_BYTES, array.dtype.itemsize)))
         type_name = self._type_name or array.dtype.name
         reshape = self._reshape if self._reshape is not None else " ".join(map(str, array.shape[1:]))
-        spec = _parse(type_name, reshape)
+        spec = self._parse(type_name, reshape)
         shape = array.shape[1:] if self._reshape is None else _filled(spec.shape, array.shape[1:])
         return Spec(spec.dtype, shape)
 
-
-def _parse(type_name: str, reshape: str) -> Spec:
-    """Of the names that RAW knows. Raises InvalidArgument (INVALID_FORMAT) with the known ones."""
-    return RawCodec.from_config({"data_type": type_name, "data_reshape": reshape}).sample_spec
+    def _parse(self, type_name: str, reshape: str) -> Spec:
+        """Of the names that RAW knows. Raises InvalidArgument (INVALID_FORMAT) with the known ones."""
+        return spec_of_config({f"{self._prefix}_type": type_name, f"{self._prefix}_reshape": reshape}, self._prefix)
 
 
 def _filled(shape: tuple[int, ...], row: tuple[int, ...]) -> tuple[int, ...]:

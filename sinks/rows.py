@@ -29,9 +29,9 @@ def rows_of(samples: Any) -> Rows:
 
 
 def row_of(sample: Any) -> Rows:
-    """One sample as rows, of which there is one."""
+    """One sample as rows, of which there is one. Raises InvalidArgument (SCHEMA_MISMATCH) for one without fields."""
     if isinstance(sample, Mapping):
-        return {name: array_of(value)[np.newaxis] for name, value in _flat(sample)}
+        return _some({name: array_of(value)[np.newaxis] for name, value in _flat(sample)})
     return rows_of(array_of(sample)[np.newaxis])
 
 
@@ -79,6 +79,13 @@ def _columns(columns: Mapping[str, Array]) -> Mapping[str, Array]:
     if len(set(lengths.values())) > 1 or -1 in lengths.values():
         told = ", ".join(f"{name}: {length if length >= 0 else 'a single value'}" for name, length in lengths.items())
         raise mismatch(f"every column must have as many rows as the others, not {told}")
+    return _some(columns)
+
+
+def _some(columns: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Without any, nobody could tell how many rows there are, and none would be sent."""
+    if not columns:
+        raise mismatch("there are no fields; a record needs one at least")
     return columns
 
 

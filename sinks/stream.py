@@ -107,6 +107,7 @@ class StreamSink:
         self._label_rule = LabelRule()
         self._progress = _Progress(settings.get("on_progress"))
         self._producer: RecordProducer | None = None
+        self._records: StreamRecords | None = None
         self._open = ExitStack()
         self._routes: dict[str, Iterator[int]] = {}
         self._closed = False
@@ -131,12 +132,12 @@ class StreamSink:
     @property
     def sent(self) -> int:
         """Records given to `send` and `send_batch`, those without labels included."""
-        return self._progress.sent
+        return 0 if self._records is None else self._records.sent
 
     @property
     def delivered(self) -> int:
-        """Records that Kafka has confirmed; all of them after `flush`."""
-        return self._progress.delivered
+        """Records that Kafka has confirmed, as far as it was heard; all of them after `flush`."""
+        return 0 if self._records is None else self._records.delivered
 
     def send(self, sample: Any, label: Any = None) -> None:
         """Send one record; waits while too many are unconfirmed.
@@ -248,6 +249,7 @@ class StreamSink:
             ensure_topics(self._kafka, {self._topic: self._settings.get("partitions") or 1, self._control_topic: 1})
             self._route(self._topic)
             self._producer = self._open.enter_context(self._new_producer())
+            self._records = self._producer.records
         return self._producer
 
     def _route(self, topic: str) -> Iterator[int]:
@@ -352,16 +354,12 @@ class _Progress:
     def __init__(self, on_progress: Progress | None) -> None:
         self._on_progress = on_progress
         self._last = 0.0
-        self.sent = 0
-        self.delivered = 0
 
     def some(self, records: StreamRecords) -> None:
-        self.sent = records.sent
         if self._on_progress is not None and time.monotonic() > self._last + _PROGRESS_EVERY_S:
             self.all(records)
 
     def all(self, records: StreamRecords) -> None:
         self._last = time.monotonic()
-        self.sent, self.delivered = records.sent, records.delivered
         if self._on_progress is not None:
-            self._on_progress(self.sent, self.delivered)
+            self._on_progress(records.sent, records.delivered)

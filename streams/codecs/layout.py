@@ -116,7 +116,7 @@ class Layout:
         return np.split(flat, stops[:-1], axis=1)
 
     def settled(self, rows: Rows) -> Layout:
-        """With the open shapes as the rows have them."""
+        """With the open shapes as the rows have them. Raises InvalidArgument (SCHEMA_MISMATCH)."""
         if self.is_known:
             return self
         named = self._named(rows) if isinstance(rows, Mapping) or len(self.columns) == 1 else None
@@ -124,7 +124,7 @@ class Layout:
             raise _mismatch("rows of records with several fields of unknown length must be arrays by field name")
         return Layout(
             tuple(
-                column if column.spec.is_known else column.settled(array.shape[1:])
+                column if column.spec.is_known else column.settled(row_shape(column.name, array))
                 for column, array in zip(self.columns, named, strict=True)
             )
         )
@@ -149,6 +149,14 @@ def _fitted(column: Column, array: Array) -> Array:
         name = f"the field {column.name}" if column.name else "a row"
         raise _mismatch(f"{name} is {array.dtype.name} {array.shape[1:]}, where the records have {column.spec}")
     return cast(array, column.spec.dtype, column.name).reshape(len(array), *column.spec.shape)
+
+
+def row_shape(name: str, array: Array) -> tuple[int, ...]:
+    """Of each row. Raises InvalidArgument (SCHEMA_MISMATCH) where a row has no number: nobody could read it back."""
+    shape = np.shape(array)[1:]
+    if 0 in shape:
+        raise _mismatch(f"{_what(name)} is empty: it has the shape {shape}")
+    return shape
 
 
 def cast(array: Array, dtype: np.dtype[Any], name: str = "") -> Array:

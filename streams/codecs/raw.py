@@ -90,6 +90,15 @@ class RawCodec:
         return _encode(self._label, rows)
 
 
+def spec_of_config(config: Mapping[str, str], prefix: str) -> Spec:
+    """Of `data_type` and `data_reshape`, or those of labels. Raises InvalidArgument (INVALID_FORMAT)."""
+    bad: list[FieldViolation] = []
+    spec = _spec(config, prefix, bad)
+    if bad:
+        raise wrong_config("RAW", bad, known_types=", ".join(KNOWN_TYPES))
+    return spec
+
+
 def _spec_of(rows: Rows, config: Mapping[str, str], prefix: str, bad: list[FieldViolation]) -> Spec:
     """Of such rows, as far as the configuration says nothing else. A single number has no reshape."""
     array = _unnamed(rows)

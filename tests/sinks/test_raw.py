@@ -116,6 +116,18 @@ def test_closing_twice_announces_once(kafka: KafkaSettings, control: str, make: 
     assert sink.sent == 1
 
 
+def test_texts_are_sent_as_such_and_as_wide_as_the_first_ones(
+    kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
+) -> None:
+    with make(f"{control}-data", data_type="string", label_type="string") as sink:
+        sink.send_batch(["brief", "ü" * 40], np.array(["cat", "dog"]))
+        sink.send(b"bytes", "eel")
+    assert sink.announcement.input_config["data_reshape"] == "80"
+    spool = spool_stream(sink.announcement, kafka, tmp_path)
+    assert [text.decode() for text in spool.read("samples").tolist()] == ["brief", "ü" * 40, "bytes"]
+    assert spool.read("labels").tolist() == [b"cat", b"dog", b"eel"]
+
+
 def test_plain_numbers_become_what_was_asked_for(
     kafka: KafkaSettings, control: str, make: Callable[..., RawSink], tmp_path: Path
 ) -> None:
@@ -211,6 +223,22 @@ def test_progress_tells_what_is_sent_and_confirmed(make: Callable[..., RawSink],
     assert told == sorted(told)
     assert len(told) < 50
     assert (sink.sent, sink.delivered) == (10_000, 10_000)
+
+
+@pytest.mark.parametrize("transactional", [False, True])
+def test_a_sink_knows_what_is_confirmed_before_its_end(
+    make: Callable[..., RawSink], control: str, transactional: bool
+) -> None:
+    def send_one_more() -> bool:
+        """Reports are heard by who sends."""
+        sink.send(np.zeros(4))
+        return sink.delivered >= 1000
+
+    with make(f"{control}-data", transactional=transactional) as sink:
+        sink.send_batch(np.zeros((1000, 4)))
+        eventually(send_one_more)
+        sink.flush()
+        assert sink.sent == sink.delivered > 1000
 
 
 def test_a_stream_id_is_the_id_of_the_announcement(

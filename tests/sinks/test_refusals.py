@@ -56,6 +56,16 @@ def test_a_rate_that_is_no_number_is_refused(rate: Any) -> None:
         RawSink("localhost:9", "data", DEPLOYMENT, validation_rate=rate)
 
 
+def test_a_transaction_that_is_longer_than_the_broker_allows_is_refused(kafka: KafkaSettings, control: str) -> None:
+    sink = RawSink(
+        kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT,
+        control_topic=control, transactional=True, transaction_s=1e6,
+    )  # fmt: skip
+    with pytest.raises(InvalidArgument, match="Transaction timeout is larger than the maximum"):
+        sink.send(1.0)
+    sink.abandon()
+
+
 def test_lists_of_different_lengths_are_refused(kafka: KafkaSettings, control: str) -> None:
     sink = RawSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control)
     for give in (sink.send, sink.send_batch):
@@ -63,6 +73,48 @@ def test_lists_of_different_lengths_are_refused(kafka: KafkaSettings, control: s
             give([[1, 2], [3]])
         assert caught.value.reason_name == "SCHEMA_MISMATCH"
     sink.abandon()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (5, r"a sample is int64 \(\), where this stream has single texts"),
+        (1.5, "where this stream has single texts"),
+        (["a", "b"], "where this stream has single texts"),
+        ("x" * 65, "a sample is a text of 65 bytes, where 64 fit; data_reshape gives another width"),
+        ("é" * 33, "a sample is a text of 66 bytes"),
+    ],
+)
+def test_what_is_no_text_of_the_width_is_refused(kafka: KafkaSettings, control: str, text: Any, told: str) -> None:
+    sink = RawSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control, data_type="string")
+    sink.send(b"first", 1)
+    with pytest.raises(InvalidArgument, match=told) as caught:
+        sink.send(text, 1)
+    assert (caught.value.reason_name, sink.sent) == ("SCHEMA_MISMATCH", 1)
+    sink.abandon()
+
+
+def test_a_label_of_an_unknown_type_is_called_a_label(kafka: KafkaSettings, control: str) -> None:
+    sink = RawSink(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control)
+    with pytest.raises(InvalidArgument, match=r"known types are .* string") as caught:
+        sink.send(1.0, "cat")
+    assert [bad.field for bad in caught.value.fields] == ["label_type"]
+    sink.abandon()
+
+
+@pytest.mark.parametrize("kind", [AvroSink, JsonSink, ProtobufSink])
+@pytest.mark.parametrize("sample", [{}, {"a": {}}, {"a": []}, {"a": 1.0, "b": [[], []]}, []])
+def test_a_sample_without_a_number_is_refused(
+    kafka: KafkaSettings, control: str, kind: Callable[..., Sink], sample: Any
+) -> None:
+    with kind(kafka.bootstrap_servers, f"{control}-data", DEPLOYMENT, control_topic=control) as sink:
+        for give in (partial(sink.send, sample), partial(sink.send_batch, [sample, sample])):
+            with pytest.raises(InvalidArgument) as caught:
+                give()
+            assert caught.value.reason_name == "SCHEMA_MISMATCH"
+        sink.send({"a": 1.0})
+    (found,) = announced(kafka, control)
+    assert found.record_count == 1
 
 
 @pytest.mark.parametrize("kind", [RawSink, AvroSink, JsonSink, ProtobufSink])

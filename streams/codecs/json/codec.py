@@ -16,7 +16,7 @@ from streams.codecs import BadRecord, Decoded, Rows, Spec
 from streams.codecs.json.batch import Unlike, columns_of
 from streams.codecs.json.record import BadJson, flat_names, parse, row_of, values_of
 from streams.codecs.json.text import dumps
-from streams.codecs.layout import Column, Layout, checked, object_of, parse_shape, wrong_config
+from streams.codecs.layout import Column, Layout, checked, object_of, parse_shape, row_shape, wrong_config
 from streams.codecs.parts import PartsCodec
 from streams.codecs.records import Records
 
@@ -69,7 +69,7 @@ class JsonPart:
                     error_pb2.REASON_SCHEMA_MISMATCH,
                     f"the fields are {', '.join(named)}, where the records have {', '.join(names)}",
                 )
-            shapes = [np.shape(named[name])[1:] for name in names]
+            shapes = [row_shape(name, named[name]) for name in names]
             self._layout = _layout_of(names, shapes, self._dtype)
 
     def decode(self, records: Records) -> Decoded:
