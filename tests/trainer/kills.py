@@ -78,7 +78,7 @@ class Plan:
 
 
 def _kills(chance: random.Random, count: int) -> Iterator[Kill]:
-    """Never two in a row before the first step: see above. Two thirds of the steps are left, for kills that come late."""
+    """Never two in a row before the first step: see above. Two thirds of the steps are left, for late kills."""
     most = EPOCHS * STEPS // (3 * max(1, count))
     early = True
     for _ in range(count):

@@ -1,7 +1,7 @@
 """Workers that are forked from a process that has imported their framework: then a kill costs no import of it.
 
-`python -m tests.trainer.warm SOCKET tensorflow|pytorch` is that process; SITE, run in a trainer before its own code, has
-it start the trainer's wardens. A worker is confined, watched and killed by its warden as ever, and whatever a worker does
+`python -m tests.trainer.warm SOCKET tensorflow|pytorch` is that process; SITE, run in a trainer before its own code,
+has it start the trainer's wardens. A worker is confined, watched and killed by its warden as ever, and what one does
 from its `ready` on it does here. What nobody kills is trained by workers as they are, and compared with.
 """
 
