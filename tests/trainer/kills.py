@@ -39,7 +39,7 @@ from tests.trainer.control_plane import (
 
 TORCH, KERAS = model_pb2.FRAMEWORK_PYTORCH, model_pb2.FRAMEWORK_TENSORFLOW
 FRAMEWORKS = (TORCH, KERAS)
-EPOCHS = 24
+EPOCHS = 40
 STEPS = -(-digits.split_sizes()[0] // 16)
 SETTINGS = deployment_pb2.TrainingSettings(
     batch_size=16,
@@ -78,8 +78,8 @@ class Plan:
 
 
 def _kills(chance: random.Random, count: int) -> Iterator[Kill]:
-    """Never two in a row before the first step: see above. Half of the steps are left, for kills that come late."""
-    most = EPOCHS * STEPS // (2 * max(1, count))
+    """Never two in a row before the first step: see above. Two thirds of the steps are left, for late kills."""
+    most = EPOCHS * STEPS // (3 * max(1, count))
     early = True
     for _ in range(count):
         early = not early and chance.random() < 0.3
@@ -226,7 +226,16 @@ def _strike(trainer: psutil.Process, kill: Kill) -> bool:
 
 
 def _workers(trainer: psutil.Process) -> Iterator[psutil.Process]:
-    return (child for child in trainer.children(recursive=True) if "frameworks.worker" in child.cmdline())
+    """Whatever lives in the folder that the trainer gave its worker."""
+    folder = str(Path(trainer.environ()["HEADRACE_WORK_DIR"]) / "worker")
+    return (process for process in psutil.process_iter() if _cwd(process) == folder)
+
+
+def _cwd(process: psutil.Process) -> str:
+    try:
+        return process.cwd()
+    except psutil.Error:
+        return ""
 
 
 def _steps_done(checkpoints: Path) -> int:

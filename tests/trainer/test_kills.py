@@ -7,6 +7,7 @@ HEADRACE_CHAOS_SEED=3 HEADRACE_CHAOS_RUNS=10 make chaos. A part whose seed was g
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.support import eventually
 from tests.trainer import digits
 from tests.trainer.control_plane import LONG_S, ROOT, planted
 from tests.trainer.kills import FRAMEWORKS, TORCH, CameTo, Kill, Plan, Trainings, trainings, undisturbed
+from tests.trainer.warm import forking
 
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", "0"))
 IS_KEPT = "HEADRACE_CHAOS_SEED" in os.environ
@@ -40,9 +42,17 @@ def whole(
     return undisturbed(tmp_path_factory.mktemp("undisturbed") / "home", kafka.bootstrap_servers, stream)
 
 
-def ride_out(home: Path, kafka: KafkaSettings, stream: stream_pb2.Stream, plan: Plan, whole: dict[int, CameTo]) -> Sums:
+def ride_out(
+    home: Path,
+    kafka: KafkaSettings,
+    stream: stream_pb2.Stream,
+    plan: Plan,
+    whole: Mapping[int, CameTo],
+    environ: Mapping[str, str] | None = None,
+) -> Sums:
     """What was done to a deployment, and what is wrong with what it came to."""
-    with trainings(home, kafka.bootstrap_servers, stream, failpoints=plan.failpoints) as those:
+    servers = kafka.bootstrap_servers
+    with trainings(home, servers, stream, failpoints=plan.failpoints, environ=environ) as those:
         killed = those.kill(plan)
         judged = sum((came_to.judged_by(whole[which]) for which, came_to in those.came_to().items()), Sums())
         eventually(lambda: not list(home.glob("work/*/checkpoints")))  # They take no room any more.
@@ -70,10 +80,10 @@ def test_kills_at_random_moments_change_nothing(
 ) -> None:
     def ride(run: int) -> Sums:
         plan = Plan.drawn(1000 * SEED + run, torch=4, keras=4, early=1, late=2)
-        return ride_out(tmp_path / f"home-{run}", kafka, stream, plan, whole)
+        return ride_out(tmp_path / f"home-{run}", kafka, stream, plan, whole, environ)
 
     sums = Sums()
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # They wait as much as they compute.
+    with forking(tmp_path / "warm") as environ, ThreadPoolExecutor(AT_ONCE) as pool:
         for done in pool.map(ride, range(LONG_RUNS)):
             sums += done
             print(sums)
