@@ -208,12 +208,15 @@ class InferenceSink:
         return tally.sent > 0
 
     def _send_one(self, key: Hashable, value: bytes, tally: Tally) -> None:
+        # Of this `ask`: the report may come during the next one, where this one was given up.
+        questions, clock = self._questions, self._clock
+
         def report(error: Any, message: Message) -> None:
             tally.report(error, message)
             if error is None:
-                self._clock.start()
+                clock.start()
                 place = f"{self._input_topic}/{message.partition()}/{message.offset()}"
-                self._questions.add(place, key)
+                questions.add(place, key)
 
         with kafka_errors(self._kafka, topic=self._input_topic):
             enqueue(

@@ -111,6 +111,17 @@ def test_many_samples_that_come_one_by_one_do_not_wait_for_each_other(kafka: Kaf
         assert len(list(asked)) == 999
 
 
+def test_an_answer_to_an_ask_that_was_refused_is_in_no_later_one(kafka: KafkaSettings, topic: Topic) -> None:
+    questions, answers = topic(), topic()
+    with (
+        answering(kafka, questions, doubled(answers)),
+        InferenceSink(kafka.bootstrap_servers, questions, answers) as sink,
+    ):
+        with pytest.raises(InvalidArgument):
+            list(sink.ask_each([1, [2, 3]]))
+        assert [(each.key, each.values) for each in sink.ask(np.array([4]), settle_s=0.5)] == [(0, [8])]
+
+
 def test_two_clients_of_one_topic_get_each_their_own(kafka: KafkaSettings, topic: Topic) -> None:
     questions, answers = topic(), topic()
     found: dict[int, list[Answer]] = {}
