@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli import output
+from cli.files.record_file import EXACT_BELOW
 
 # More columns than this are read better as lines.
 MAX_COLUMNS = 12
@@ -64,7 +65,13 @@ def print_records(about: Sequence[str], fields: Sequence[Values], records: Seque
 def numbers(values: Sequence[float], *, whole: bool) -> str:
     """`0 5 13 …`"""
     more = " …" if len(values) > SHOWN_VALUES else ""
-    return " ".join(str(int(value)) if whole else f"{value:.6g}" for value in values[:SHOWN_VALUES]) + more
+    return " ".join(_number(value, whole=whole) for value in values[:SHOWN_VALUES]) + more
+
+
+def _number(value: float, *, whole: bool) -> str:
+    """Whole numbers in full, unless the API has rounded them to a float: its last digits are none of the record's."""
+    is_exact = isinstance(value, int) or abs(value) < EXACT_BELOW
+    return str(int(value)) if whole and is_exact else f"{value:.6g}"
 
 
 def _cells(fields: Sequence[Values], record: Shown) -> list[str | Text]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from headrace.errors import FieldViolation, InvalidArgument
+from headrace.v1 import error_pb2
 from headrace.v1.stream_pb2 import DataFormat
 from sinks.rows import mismatch
 from streams.codecs import Rows
@@ -53,6 +55,20 @@ class LabelRule:
                 "some records have labels and some have none; send those without labels with `send_unsupervised`"
             )
         self.labelled = labelled
+
+
+def texts_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """What was asked for. Raises InvalidArgument (INVALID_FORMAT) with all that is no text, as a tuple for a shape."""
+    examples = {"type": ", such as 'float32'", "reshape": ", such as '28 28'"}
+    bad = [
+        FieldViolation(name, f"is a text{examples.get(name.rpartition('_')[2], '')}, not {value!r}")
+        for name, value in config.items()
+        if not isinstance(value, str)
+    ]
+    if bad:
+        told = "; ".join(f"{violation.field} {violation.description}" for violation in bad)
+        raise InvalidArgument(error_pb2.REASON_INVALID_FORMAT, told, fields=bad)
+    return dict(config)
 
 
 def config_without(config: Mapping[str, str], labels: Rows | None) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import cast
 from headrace.errors import InvalidArgument
 from headrace.v1 import error_pb2
 from headrace.v1.stream_pb2 import DATA_FORMAT_PROTOBUF, DATA_FORMAT_RAW, DataFormat
-from sinks.encoder import Encoder, config_without
+from sinks.encoder import Encoder, config_without, texts_of
 from streams.codecs import Codec, Rows, codec_of
 
 _PREFIX = "DATA_FORMAT_"
@@ -46,7 +46,7 @@ class CodecEncoder:
 
     def __init__(self, data_format: DataFormat, config: Mapping[str, str]) -> None:
         self._format = data_format
-        self._given = dict(config)
+        self._given = texts_of(config)
         self._codec: Codec | None = None
 
     @property

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count as numbers
-from itertools import cycle, islice
+from itertools import cycle
+from queue import Empty, Full, Queue
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +30,8 @@ MAX_IN_FLIGHT = 1000
 _TURN_S = 0.05
 # For so long samples that come one by one are gathered, to be confirmed together.
 _GATHER_S = 0.005
+# So many of them may be taken before there is room for their questions.
+_AHEAD = 64
 # Answered questions that are remembered, to tell a second answer from a stranger's.
 _REMEMBERED = 10_000
 
@@ -127,7 +131,7 @@ class InferenceSink:
         self._dead_letters = dead_letter_topic(input_topic) if dead_letters is None else dead_letters
         self._dead_letters_may_miss = dead_letters is None
         self._answer_timeout_s = answer_timeout_s
-        self._max_in_flight = max_in_flight
+        self._max_in_flight = max(1, max_in_flight)
         self._open = ExitStack()
         self._readers: list[TopicFollower] = []
         self._questions = _Questions(self._output_topics, self._reader)
@@ -172,29 +176,34 @@ class InferenceSink:
         rows = rows_of(samples)
         if keys is not None and len(keys) != count(rows):
             raise mismatch(f"there are {count(rows)} samples and {len(keys)} keys")
-        return self._ask(_Batch(rows, keys).take, settle_s)
+        return self._ask(_Batch(rows, keys), settle_s)
 
     def ask_each(self, samples: Iterable[Any], keys: Iterable[Hashable] | None = None) -> Iterator[Answer]:
-        """As `ask`, of samples that come one by one, perhaps without an end."""
-        return self._ask(_Each(samples, keys).take, 0.0)
+        """As `ask`, of samples that come one by one, perhaps without an end.
 
-    def _ask(self, take: Callable[[int], Iterable[_Part]], settle_s: float) -> Iterator[Answer]:
+        They are taken on a thread of their own, a few ahead: an answer is yielded when it comes, not when the next
+        sample does. Who stops iterating leaves a source that waits to that thread, until its next sample.
+        """
+        return self._ask(_Each(samples, keys), 0.0)
+
+    def _ask(self, source: _Batch | _Each, settle_s: float) -> Iterator[Answer]:
         self._questions, self._clock = _Questions(self._output_topics, self._reader), _Clock()
-        left, last_news = True, time.monotonic()
-        while left or self._questions.waiting:
-            if left and self._questions.waiting <= self._max_in_flight // 2:
-                left = self._send(take(self._max_in_flight - self._questions.waiting))
-                if left:
+        last_news = time.monotonic()
+        with source:
+            while source.left or self._questions.waiting:
+                if self._has_room(source) and self._send(source.take(self._max_in_flight - self._questions.waiting)):
                     last_news = time.monotonic()
-            has_room = left and self._questions.waiting <= self._max_in_flight // 2
-            for answer in self._read(0.0 if has_room else _TURN_S):
-                last_news = self._clock.last = time.monotonic()
-                yield answer
-            if time.monotonic() - last_news > self._answer_timeout_s:
-                raise self._late()
+                for answer in self._read(source.pause_s if self._has_room(source) else _TURN_S):
+                    last_news = self._clock.last = time.monotonic()
+                    yield answer
+                if self._questions.waiting and time.monotonic() - last_news > self._answer_timeout_s:
+                    raise self._late()
         ends = time.monotonic() + settle_s
         while time.monotonic() < ends:
             yield from self._read(_TURN_S)
+
+    def _has_room(self, source: _Batch | _Each) -> bool:
+        return source.left and self._questions.waiting <= self._max_in_flight // 2
 
     def _send(self, parts: Iterable[_Part]) -> bool:
         """Write the questions and wait until it is known where in the log each stands. Whether there were any."""
@@ -208,12 +217,15 @@ class InferenceSink:
         return tally.sent > 0
 
     def _send_one(self, key: Hashable, value: bytes, tally: Tally) -> None:
+        # Of this `ask`: the report may come during the next one, where this one was given up.
+        questions, clock = self._questions, self._clock
+
         def report(error: Any, message: Message) -> None:
             tally.report(error, message)
             if error is None:
-                self._clock.start()
+                clock.start()
                 place = f"{self._input_topic}/{message.partition()}/{message.offset()}"
-                self._questions.add(place, key)
+                questions.add(place, key)
 
         with kafka_errors(self._kafka, topic=self._input_topic):
             enqueue(
@@ -304,31 +316,93 @@ class _Questions:
 class _Batch:
     """Rows that are at hand, to be taken in parts."""
 
+    pause_s = 0.0
+
     def __init__(self, rows: Rows, keys: Sequence[Hashable] | None) -> None:
         self._rows = rows
         self._keys = range(count(rows)) if keys is None else keys
         self._next = 0
 
+    def __enter__(self) -> None:
+        """Nothing has to be opened."""
+
+    def __exit__(self, *_: object) -> None:
+        """Nor closed."""
+
+    @property
+    def left(self) -> bool:
+        return self._next < len(self._keys)
+
     def take(self, most: int) -> list[_Part]:
         start, self._next = self._next, min(self._next + most, len(self._keys))
-        if start == self._next:
-            return []
         return [(cut(self._rows, start, self._next), list(self._keys[start : self._next]))]
 
 
 class _Each:
-    """Samples that come one by one."""
+    """Samples that come one by one, taken on a thread: while it waits for the next one, answers are read.
+
+    left: whether more may come. pause_s: how long answers may be waited for meanwhile.
+    """
+
+    pause_s = _GATHER_S
 
     def __init__(self, samples: Iterable[Any], keys: Iterable[Hashable] | None) -> None:
         self._pairs = zip(samples, numbers() if keys is None else keys, strict=False)
+        self._come: Queue[tuple[Any, Hashable] | _End] = Queue(_AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inference-samples", daemon=True)
+        self.left = True
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if not self.left:
+            self._thread.join()
 
     def take(self, most: int) -> Iterator[_Part]:
-        """Those that come within a moment, at least one; each is sent as soon as it comes."""
+        """Those that come within a moment; each is sent as soon as it comes. Raises what their source raises."""
         ends = time.monotonic() + _GATHER_S
-        for sample, key in islice(self._pairs, most):
-            yield row_of(sample), [key]
-            if time.monotonic() > ends:
+        for _ in range(most):
+            try:
+                come = self._come.get(timeout=max(0.0, ends - time.monotonic()))
+            except Empty:
                 return
+            if isinstance(come, _End):
+                self.left = False
+                if come.error is not None:
+                    raise come.error
+                return
+            sample, key = come
+            yield row_of(sample), [key]
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            for pair in self._pairs:
+                if not self._put(pair):
+                    return
+        except BaseException as raised:  # the caller's, who gets it
+            error = raised
+        self._put(_End(error))
+
+    def _put(self, come: tuple[Any, Hashable] | _End) -> bool:
+        """Wait for room; false when nobody takes any more."""
+        while not self._stop.is_set():
+            try:
+                self._come.put(come, timeout=_TURN_S)
+                return True
+            except Full:
+                continue
+        return False
+
+
+@dataclass(frozen=True)
+class _End:
+    """No more samples; the error that has ended them, if any."""
+
+    error: BaseException | None
 
 
 class _Clock:

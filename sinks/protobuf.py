@@ -12,7 +12,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.message import Message
 
 from headrace.v1.stream_pb2 import DATA_FORMAT_PROTOBUF, DataFormat
-from sinks.encoder import config_without
+from sinks.encoder import config_without, texts_of
 from sinks.rows import mismatch
 from sinks.stream import SinkSettings, StreamSink
 from streams.codecs import Codec, Rows, codec_for, codec_of
@@ -55,7 +55,7 @@ class ProtobufEncoder:
     """Messages as they are, and messages of arrays."""
 
     def __init__(self, config: Mapping[str, str]) -> None:
-        self._given = dict(config)
+        self._given = texts_of(config)
         self._config: dict[str, str] = {}
         self._codec: Codec | None = None
 

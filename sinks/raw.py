@@ -9,6 +9,7 @@ from typing import Unpack
 import numpy as np
 
 from headrace.v1.stream_pb2 import DATA_FORMAT_RAW, DataFormat
+from sinks.encoder import texts_of
 from sinks.rows import mismatch
 from sinks.stream import SinkSettings, StreamSink
 from streams.codecs import Array, Rows, Spec
@@ -72,6 +73,7 @@ class RawEncoder:
     """The bytes of rows of one type and shape: those of the configuration, what it leaves open as the first ones."""
 
     def __init__(self, config: Mapping[str, str]) -> None:
+        config = texts_of(config)
         self._samples = _Column("sample", "data", config.get("data_type"), config.get("data_reshape"))
         self._labels = _Column("label", "label", config.get("label_type"), config.get("label_reshape"))
 

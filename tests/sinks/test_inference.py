@@ -1,5 +1,6 @@
 """Questions and their answers over a real broker: matched by their place in the log, counted exactly."""
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message
 from streams.writer import TransactionalWriter
 from tests.streams.log import flush
+from tests.support import eventually
 
 Topic = Callable[..., str]
 Replies = Callable[[Message], list[tuple[str, bytes]]]
@@ -98,6 +100,57 @@ def test_samples_that_come_one_by_one_are_asked_at_once(kafka: KafkaSettings, to
     assert got == {"a": [10], "b": [12], "c": [14]}
 
 
+def test_an_answer_does_not_wait_for_the_next_sample(kafka: KafkaSettings, topic: Topic) -> None:
+    questions, answers = topic(), topic()
+    answered = threading.Event()
+
+    def samples() -> Iterator[int]:
+        """The next number comes only when the one before is answered."""
+        for number in range(3):
+            yield number
+            if not answered.wait(30):
+                raise TimeoutError
+            answered.clear()
+
+    got = []
+    with (
+        answering(kafka, questions, doubled(answers)),
+        InferenceSink(kafka.bootstrap_servers, questions, answers) as sink,
+    ):
+        for each in sink.ask_each(samples()):
+            got.append(each.values)
+            answered.set()
+    assert got == [[0], [2], [4]]
+
+
+def test_what_a_source_raises_is_raised_where_answers_are_taken(kafka: KafkaSettings, topic: Topic) -> None:
+    questions, answers = topic(), topic()
+
+    def samples() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    with (
+        answering(kafka, questions, doubled(answers)),
+        InferenceSink(kafka.bootstrap_servers, questions, answers) as sink,
+    ):
+        with pytest.raises(ZeroDivisionError):
+            list(sink.ask_each(samples()))
+        assert [each.values for each in sink.ask_each(iter([4]))] == [[8]]
+
+
+def test_who_stops_iterating_leaves_no_thread(kafka: KafkaSettings, topic: Topic) -> None:
+    questions, answers = topic(), topic()
+    with (
+        answering(kafka, questions, doubled(answers)),
+        InferenceSink(kafka.bootstrap_servers, questions, answers) as sink,
+    ):
+        asked = sink.ask_each(itertools.count())
+        next(asked)
+        asked.close()  # type: ignore[attr-defined]
+        eventually(lambda: "inference-samples" not in {thread.name for thread in threading.enumerate()})
+
+
 def test_many_samples_that_come_one_by_one_do_not_wait_for_each_other(kafka: KafkaSettings, topic: Topic) -> None:
     questions, answers = topic(), topic()
     with (
@@ -109,6 +162,17 @@ def test_many_samples_that_come_one_by_one_do_not_wait_for_each_other(kafka: Kaf
         # A question that is confirmed by itself has its answer before many others are asked.
         assert sink.in_flight > 20
         assert len(list(asked)) == 999
+
+
+def test_an_answer_to_an_ask_that_was_refused_is_in_no_later_one(kafka: KafkaSettings, topic: Topic) -> None:
+    questions, answers = topic(), topic()
+    with (
+        answering(kafka, questions, doubled(answers)),
+        InferenceSink(kafka.bootstrap_servers, questions, answers) as sink,
+    ):
+        with pytest.raises(InvalidArgument):
+            list(sink.ask_each([1, [2, 3]]))
+        assert [(each.key, each.values) for each in sink.ask(np.array([4]), settle_s=0.5)] == [(0, [8])]
 
 
 def test_two_clients_of_one_topic_get_each_their_own(kafka: KafkaSettings, topic: Topic) -> None:

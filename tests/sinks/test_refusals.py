@@ -43,6 +43,22 @@ def test_an_option_that_is_misspelt_is_told_with_the_known_ones(kind: Callable[.
         kind("localhost:9", "data", DEPLOYMENT, validaton_rate=0.3)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "told"),
+    [
+        (RawSink, "data_reshape", (28, 28), r"data_reshape is a text, such as '28 28', not \(28, 28\)"),
+        (RawSink, "label_type", np.int32, "label_type is a text, such as 'float32', not <class"),
+        (JsonSink, "data_type", np.dtype("f4"), "data_type is a text"),
+    ],
+)
+def test_a_type_or_shape_that_is_no_text_is_refused(
+    kind: Callable[..., Sink], name: str, value: Any, told: str
+) -> None:
+    with pytest.raises(InvalidArgument, match=told) as caught:
+        kind("localhost:9", "data", DEPLOYMENT, **{name: value})
+    assert [bad.field for bad in caught.value.fields] == [name]
+
+
 @pytest.mark.parametrize("deployment_id", [0, -1, 2**63, "1", 1.5])
 def test_what_is_no_deployment_is_refused(deployment_id: Any) -> None:
     with pytest.raises(InvalidArgument, match="deployment_id is the number of a deployment, from 1") as caught:
