@@ -1,7 +1,7 @@
 """What a replica costs while it does nothing, and how soon one that is killed is back.
 
-Memory is what processes have allocated (RssAnon), not the pages of files that they share: of the replica's process and
-all that it started, less what an import of the framework alone takes, for every worker that has imported it.
+Memory is what processes have allocated (RssAnon), not the pages of files that they share: of the replica's process, its
+worker, its spare one and their wardens, less what an import of the framework alone takes, for both workers.
 """
 
 import signal
@@ -52,14 +52,14 @@ def _of_framework(kafka: KafkaSettings, channel: grpc.Channel, name: str) -> lis
     ):
         conversation.ask(100, 100)
         conversation.await_answers(LIMIT_S)
-        memory = _memory(name, inference)
+        memory = _memory(kafka, name, inference)
         returns = [_return(kafka, inference, conversation) for _ in range(KILLS)]
     return [memory, *_returns(name, returns)]
 
 
-def _memory(name: str, inference: inference_pb2.Inference) -> Ratio:
-    replica = _process(inference)
-    _await(lambda: len(_workers(replica)) == 2 and _is_idle(replica), "a spare worker")
+def _memory(kafka: KafkaSettings, name: str, inference: inference_pb2.Inference) -> Ratio:
+    replica = _process(kafka, inference)
+    _await(lambda: _has_spare(replica), "a spare worker")
     workers = len(_workers(replica))
     imported = _imported_bytes(name)
     taken = sum(_anonymous_bytes(each) for each in _tree(replica)) - workers * imported
@@ -88,9 +88,9 @@ def _return(
     kafka: KafkaSettings, inference: inference_pb2.Inference, conversation: Conversation
 ) -> tuple[float, float]:
     """Seconds from a SIGKILL of the replica until its slot has its partitions, and until it has answered."""
-    _await(lambda: len(_workers(_process(inference))) == 2, "a spare worker")
+    _await(lambda: _has_spare(_process(kafka, inference)), "a spare worker")
     before, _ = _member(kafka, inference)
-    _process(inference).send_signal(signal.SIGKILL)
+    _process(kafka, inference).send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
     conversation.ask(PARTITIONS, 1000)
     _await(lambda: _has_partitions(kafka, inference, before), "the slot and its partitions")
@@ -128,33 +128,47 @@ def _returns(name: str, returns: Sequence[tuple[float, float]]) -> list[Ratio]:
     ]
 
 
-def _process(inference: inference_pb2.Inference) -> psutil.Process:
-    """Of the only replica. Raises AssertionError while there is none."""
-    wanted = str(inference.id)
+def _process(kafka: KafkaSettings, inference: inference_pb2.Inference) -> psutil.Process:
+    """Of the only replica; other platforms of this machine have inferences of the same id. Raises AssertionError while
+    there is none.
+    """
+    wanted = {"HEADRACE_KAFKA": kafka.bootstrap_servers, "HEADRACE_INFERENCE_ID": str(inference.id)}
     for process in psutil.process_iter(["cmdline"]):
-        if "inferencer" in (process.info["cmdline"] or []) and _environment(process) == wanted:
+        if "inferencer" in (process.info["cmdline"] or []) and wanted.items() <= _environment(process).items():
             return process
     raise AssertionError(f"no replica of {inference.id} runs")
 
 
-def _environment(process: psutil.Process) -> str | None:
+def _environment(process: psutil.Process) -> dict[str, str]:
     try:
-        return process.environ().get("HEADRACE_INFERENCE_ID")
+        return process.environ()
     except psutil.Error:
-        return None
+        return {}
 
 
 def _tree(replica: psutil.Process) -> list[psutil.Process]:
-    return [replica, *replica.children(recursive=True)]
+    workers = _workers(replica)
+    return [replica, *workers, *(warden for each in workers if (warden := each.parent()) is not None)]
 
 
 def _workers(replica: psutil.Process) -> list[psutil.Process]:
-    return [each for each in _tree(replica) if "frameworks.worker" in each.cmdline()]
+    """Whoever started them: their homes are in its work folder."""
+    work = replica.environ()["HEADRACE_WORK_DIR"]
+    return [
+        each
+        for each in psutil.process_iter(["cmdline", "cwd"])
+        if "frameworks.worker" in (each.info["cmdline"] or []) and Path(each.info["cwd"] or "/").is_relative_to(work)
+    ]
 
 
 def _anonymous_bytes(process: psutil.Process) -> int:
     (line,) = [one for one in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "RssAnon" in one]
     return int(line.split()[1]) * 1024
+
+
+def _has_spare(replica: psutil.Process) -> bool:
+    """Whether a second worker waits, with its framework imported."""
+    return len(_workers(replica)) == 2 and _is_idle(replica)
 
 
 def _is_idle(replica: psutil.Process) -> bool:

@@ -41,6 +41,7 @@ from headrace.v1 import (
     result_collector_pb2_grpc,
     stream_catalog_pb2_grpc,
 )
+from sandbox.spares import SpareKeeper, address_of
 from streams.clusters import secrets_of
 from streams.kafka import KafkaSettings
 
@@ -61,8 +62,8 @@ async def _run(settings: Settings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with Store.open(settings.database_path) as store:
-        cluster = AsyncCluster(LocalCluster(settings.home))
+    with Store.open(settings.database_path) as store, SpareKeeper(address_of(settings.home)) as keeper:
+        cluster = AsyncCluster(LocalCluster(settings.home, spares=keeper.address))
         async with (
             control_plane(settings, store, cluster, secrets_of(os.environ)) as server,
             reconciling(Reconciler(store, cluster, _place(settings, server.port))),

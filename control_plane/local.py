@@ -61,7 +61,10 @@ def python_module(workload: Workload) -> Sequence[str]:
 
 
 class LocalCluster:
-    """Implements `Cluster` with child processes of one home folder, which one control plane uses at a time."""
+    """Implements `Cluster` with child processes of one home folder, which one control plane uses at a time.
+
+    spares: where their spare workers wait (sandbox.spares); empty: each keeps its own.
+    """
 
     def __init__(
         self,
@@ -70,9 +73,10 @@ class LocalCluster:
         environ: Mapping[str, str] | None = None,
         command: Command = python_module,
         log_bytes: int = LOG_BYTES,
+        spares: str = "",
     ) -> None:
         home = home.absolute()
-        self._home, self._command, self._log_bytes = home, command, log_bytes
+        self._home, self._command, self._log_bytes, self._spares = home, command, log_bytes, spares
         self._environ = _shared_environ(os.environ if environ is None else environ)
         self._workloads, self._works, self._logs = home / "workloads", home / "work", home / "logs"
         self._mutex = threading.Lock()
@@ -168,6 +172,7 @@ class LocalCluster:
         place = {
             "HEADRACE_HOME": str(self._home),
             "HEADRACE_WORK_DIR": str(work),
+            "HEADRACE_SPARES": self._spares,
             processes.MARKER: str(files.json),
         }
         if workload.shared_work:

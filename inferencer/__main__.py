@@ -87,6 +87,7 @@ def _workers(settings: Settings, status: Status) -> Workers:
         settings.work_dir / f"worker-{settings.slot}",
         memory_bytes=settings.worker_memory_bytes,
         spare=settings.spare_worker,
+        keeper=settings.spares,
         is_busy=lambda: status.is_behind,
         on_output=lambda text: print(text, end="", file=sys.stderr, flush=True),
     )

@@ -20,6 +20,9 @@ class Nowhere:
 class AcrossClusters:
     """A Delivery: offsets commit when the answers there and the dead letters here are confirmed."""
 
+    pacing = AtLeastOnce.pacing
+    shows_at_once = AtLeastOnce.shows_at_once
+
     def __init__(self, source: KafkaSettings, target: KafkaSettings, output_topic: str, reader: GroupReader) -> None:
         self._here, self._there = AtLeastOnce(source, reader), AtLeastOnce(target, Nowhere())
         self._output_topic = output_topic

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from headrace.errors import Aborted, FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
 from headrace.v1 import error_pb2
+from inferencer.pace import OFFSETS, TRANSACTIONS, Pacing
 from streams.group import GroupMetadata
 from streams.kafka import KafkaSettings
 from streams.writer import (
@@ -36,6 +37,11 @@ class OutcomeLostError(Exception):
 class Delivery(Protocol):
     """How answers and offsets reach Kafka. A context manager."""
 
+    pacing: Pacing
+    """How often to commit."""
+    shows_at_once: bool
+    """Whether readers see an answer before its commit."""
+
     def produce(self, topic: str, records: Sequence[SentRecord]) -> dict[int, InvalidArgument]:
         """Adds records to what the next commit covers, but those that are too large: why, by their index. Raises
         OutcomeLostError; FailedPrecondition where Kafka refuses them for good.
@@ -66,6 +72,9 @@ class Offsets(Protocol):
 
 class ExactlyOnce:
     """Answers, dead letters and offsets commit together, or not at all."""
+
+    pacing = TRANSACTIONS
+    shows_at_once = False
 
     def __init__(self, kafka: KafkaSettings, transactional_id: str, input_topic: str) -> None:
         self._writer = TransactionalWriter(kafka, transactional_id)
@@ -117,6 +126,9 @@ class ExactlyOnce:
 
 class AtLeastOnce:
     """Offsets commit after Kafka has confirmed every answer; a crash between the two repeats answers."""
+
+    pacing = OFFSETS
+    shows_at_once = True
 
     def __init__(self, kafka: KafkaSettings, reader: Offsets) -> None:
         self._producer = BatchProducer(kafka)

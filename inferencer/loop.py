@@ -155,7 +155,7 @@ class Loop:
         self._models, self._delivery, self._status = models, delivery, status
         self._model = models.current
         self._source = b"%s/%%d/%%d" % route.input_topic.encode()  # no topic's name has a %
-        self._pace = CommitPace()
+        self._pace = CommitPace(delivery.pacing)
         self._breaker = CircuitBreaker()
         self._read: Batch | None = None  # waits for the worker
         self._asked: Batch | None = None  # is with the worker
@@ -312,6 +312,8 @@ class Loop:
         except OutcomeLostError as error:
             self._lose(error)
             return
+        if self._delivery.shows_at_once:
+            self._status.answered(but_last=len(self._on_the_way))
         self._counts.answers += len(questions) - len(refused)
         self._counts.refusals += len(refused)
         self._positions.update((partition, offset + 1) for partition, offset in dict(places).items())

@@ -1,46 +1,60 @@
-"""When a transaction is committed: often while idle, seldom while behind.
+"""When what was answered is committed: often while idle, seldom while behind.
 
-A commit costs the broker about the same whatever it holds, so a transaction per batch would spend most of
-the throughput on commits. The pace keeps the time spent committing near a fixed share of all time: the
-interval is a multiple of what the last commit cost, within bounds, and the upper bound while records wait.
+A commit costs the broker about the same whatever it holds, and nothing is answered meanwhile: a commit per batch would
+take most of the time. The pace keeps the time spent committing near a fixed share of all time: the interval is a
+multiple of what the last commit cost, within bounds, and the upper bound while records wait.
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 MIN_INTERVAL_S = 0.004
-MAX_INTERVAL_S = 0.1
-COST_MULTIPLE = 4  # a commit takes at most a fifth of the time
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """What commits may cost, and how long they may be put off."""
+
+    cost_multiple: int
+    max_interval_s: float
+
+
+# Nobody sees an answer before its commit: as soon as is possible with a fifth of the time.
+TRANSACTIONS = Pacing(cost_multiple=4, max_interval_s=0.1)
+# Answers are seen before, and a commit only bounds what a crash repeats.
+OFFSETS = Pacing(cost_multiple=50, max_interval_s=1.0)
 
 
 class CommitPace:
-    """Says when the open transaction is due. Times are monotonic seconds."""
+    """Says when the next commit is due. Times are monotonic seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, pacing: Pacing, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pacing, self._clock = pacing, clock
         self._last_commit_cost_s = 0.0
         self._opened_at: float | None = None
 
     def opened(self) -> None:
-        """The first answers of a new transaction are about to be produced."""
+        """The first answers since the last commit are about to be produced."""
         if self._opened_at is None:
             self._opened_at = self._clock()
 
     def committed(self, cost_s: float) -> None:
-        """The transaction was committed, which took `cost_s`."""
+        """It was committed, which took `cost_s`."""
         self._last_commit_cost_s = cost_s
         self._opened_at = None
 
     def aborted(self) -> None:
-        """The transaction was aborted."""
+        """What was answered is dropped."""
         self._opened_at = None
 
     def remaining_s(self, *, behind: bool) -> float:
-        """Seconds until the open transaction is due, 0 when it is; `inf` without an open transaction."""
+        """Seconds until a commit is due, 0 when it is; `inf` while there is nothing to commit."""
         if self._opened_at is None:
             return float("inf")
-        interval_s = MAX_INTERVAL_S if behind else self._idle_interval_s()
+        interval_s = self._pacing.max_interval_s if behind else self._idle_interval_s()
         return max(0.0, self._opened_at + interval_s - self._clock())
 
     def _idle_interval_s(self) -> float:
-        return min(MAX_INTERVAL_S, max(MIN_INTERVAL_S, COST_MULTIPLE * self._last_commit_cost_s))
+        wanted_s = self._pacing.cost_multiple * self._last_commit_cost_s
+        return min(self._pacing.max_interval_s, max(MIN_INTERVAL_S, wanted_s))

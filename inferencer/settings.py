@@ -23,5 +23,7 @@ class Settings:
     """Limit of the worker; 0: none beyond the machine's."""
     spare_worker: bool = True
     """Whether a worker that has imported the framework waits for the end of another, if there is memory for it."""
+    spares: str = ""
+    """Where that one waits (sandbox.spares), so that it is there when this process was killed; empty: in this one."""
     metrics_listen: str = ""
     """HOST:PORT of the Prometheus endpoint; empty: none."""

@@ -84,7 +84,12 @@ class Status:
             self._advanced_at = time.monotonic()
             self._state.answered_count += answers
             self._state.dead_letter_count += refusals
-            self._times.committed(but_last=but_last)
+            self._times.answered(but_last=but_last)
+
+    def answered(self, *, but_last: int) -> None:
+        """Readers have the answers, but of so many batches, the last that were read."""
+        with self._lock:
+            self._times.answered(but_last=but_last)
 
     def lost(self, error: HeadraceError) -> None:
         """Nothing could be committed, once more: a rebalance does that once, trouble again and again."""

@@ -16,7 +16,7 @@ PHASES = prometheus_client.Histogram(
 )
 BATCHES = prometheus_client.Histogram("headrace_inference_batch_rows", "Records of a batch", buckets=_BATCH_SIZES)
 ANSWER_SECONDS = prometheus_client.Histogram(
-    "headrace_inference_answer_seconds", "From reading a batch to its commit", buckets=_SECONDS
+    "headrace_inference_answer_seconds", "From reading a batch until its answers are seen", buckets=_SECONDS
 )
 COMMITS = prometheus_client.Counter("headrace_inference_transactions_total", "Commits of answers and offsets")
 ABORTS = prometheus_client.Counter("headrace_inference_aborts_total", "Times that answers were dropped and read again")
@@ -32,18 +32,18 @@ def phase(name: str) -> Iterator[None]:
 
 
 class AnswerTimes:
-    """The times of the batches that were committed in the last seconds, weighted by their records."""
+    """The times of the batches that were answered in the last seconds, weighted by their records."""
 
     def __init__(self) -> None:
-        self._open: list[tuple[float, int]] = []  # (read at, records), not committed
-        self._done: deque[tuple[float, float, int]] = deque()  # (committed at, seconds, records)
+        self._open: list[tuple[float, int]] = []  # (read at, records), not answered
+        self._done: deque[tuple[float, float, int]] = deque()  # (answered at, seconds, records)
 
     def read(self, records: int) -> None:
         """A batch was read."""
         self._open.append((monotonic(), records))
 
-    def committed(self, *, but_last: int) -> None:
-        """Its answers count. but_last: so many of the batches that were read last are still on their way."""
+    def answered(self, *, but_last: int) -> None:
+        """Its answers are seen. but_last: so many of the batches that were read last are still on their way."""
         now = monotonic()
         count = len(self._open) - but_last
         for read_at, records in self._open[:count]:

@@ -1,19 +1,18 @@
 """Where workers come from: one more than is needed has imported the framework already."""
 
-import itertools
 import logging
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from headrace.errors import Cancelled
 from headrace.v1 import error_pb2
-from sandbox.limits import Limits
 from sandbox.memory import available_bytes
 from sandbox.session import FrameworkName, WorkerSession
+from sandbox.spares import HOME, KeptSpare, SpareKeeper, limits_of, new_home
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +27,10 @@ SPARE_TURN_S = 0.1
 class Workers:
     """Gives workers away, from any thread. A context manager, which ends all that are left.
 
-    folder: of their homes, one each.
+    folder: of their homes, one each; a replica that takes over this one has the same.
     memory_bytes: the limit of each; 0: none beyond the machine's.
     spare: whether one waits, with its framework imported, for the end of another: an import takes seconds.
+    keeper: the address where it waits. It is still there when this process was killed; empty: it ends with us.
     is_busy: whether the replica has more to do than it can, so that a first spare had better wait.
     """
 
@@ -40,21 +40,26 @@ class Workers:
         *,
         memory_bytes: int = 0,
         spare: bool = True,
+        keeper: str = "",
         is_busy: Callable[[], bool] = lambda: False,
         on_output: Callable[[str], None],
     ) -> None:
         self._folder, self._on_output = folder, on_output
-        self._limits = Limits(memory_bytes=memory_bytes) if memory_bytes else Limits()
+        self._limits = limits_of(memory_bytes)
         self._wants_spare, self._is_busy = spare, is_busy
-        self._numbers = itertools.count()
+        self._own_keeper = None if keeper or not spare else SpareKeeper(f"headrace-spares-{uuid.uuid4().hex}")
+        address = self._own_keeper.address if self._own_keeper else keeper
+        self._spare = KeptSpare(address, str(folder.absolute()), memory_bytes=memory_bytes, folder=folder)
         self._lock = threading.Lock()
         self._sessions: set[WorkerSession] = set()
-        self._spare: tuple[FrameworkName, WorkerSession] | None = None
         self._next_spare: FrameworkName | None = None
         self._closed = False
         self._ended = threading.Event()
 
     def __enter__(self) -> "Workers":
+        if self._own_keeper is not None:
+            self._own_keeper.__enter__()
+        self._remove_left_homes()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,42 +67,33 @@ class Workers:
             self._closed = True
             self._ended.set()
             left = list(self._sessions)
+        if self._wants_spare:
+            self._spare.end()
+        if self._own_keeper is not None:
+            self._own_keeper.__exit__(None, None, None)
         for session in left:
             self.end(session)
 
     def take(self, framework: FrameworkName) -> WorkerSession:
         """A worker that has imported the framework or is about to. Raises Cancelled when closed."""
-        with self._lock:
-            spare = self._spare
-            if spare is not None and spare[0] == framework:
-                self._spare = None
-        if spare is None or spare[0] != framework:
+        taken = self._spare.take(framework) if self._wants_spare else None
+        if taken is None:
             return self._start(framework)
-        if spare[1].alive:
-            return spare[1]
-        self.end(spare[1])
+        session = self._ours(WorkerSession.of(taken[0], self._limits, taken[1], self._on_output))
+        if session.alive:
+            return session
+        self.end(session)
         return self._start(framework)
 
     def keep_spare(self, framework: FrameworkName) -> None:
         """From now on one of this framework waits, if that is wanted and there is memory for it."""
         self._next_spare = framework
-        with self._lock:
-            spare = self._spare
-            if self._closed or (spare is not None and spare[0] == framework and spare[1].alive):
-                return
-            self._spare = None
-        if spare is not None:
-            self.end(spare[1])
-        if not self._wants_spare:
+        if self._closed or not self._wants_spare:
             return
         if (free := available_bytes()) < SPARE_NEEDS_BYTES:
             log.warning("no memory for a spare worker", extra={"available_bytes": free, "needed": SPARE_NEEDS_BYTES})
             return
-        started = self._start(framework)
-        with self._lock:
-            before, self._spare = self._spare, (framework, started)
-        if before is not None:
-            self.end(before[1])
+        self._spare.keep(framework)
 
     def keep_spare_when_quiet(self, framework: FrameworkName) -> None:
         """As `keep_spare`, on a thread: once the replica has not been busy for a moment, or after a minute."""
@@ -114,15 +110,12 @@ class Workers:
             if self._is_busy():
                 quiet_at = now + SPARE_QUIET_S
         if framework == self._next_spare:
-            with suppress(Cancelled):
-                self.keep_spare(framework)
+            self.keep_spare(framework)
 
     @property
     def has_spare(self) -> bool:
         """Whether one waits that has imported its framework."""
-        with self._lock:
-            spare = self._spare
-        return spare is not None and spare[1].alive and spare[1].answer_ready(0.0)
+        return self._wants_spare and self._spare.is_ready
 
     def end(self, session: WorkerSession) -> None:
         """The worker, all that it started, and its home."""
@@ -132,8 +125,17 @@ class Workers:
         shutil.rmtree(session.folder, ignore_errors=True)
 
     def _start(self, framework: FrameworkName) -> WorkerSession:
-        folder = self._folder / str(next(self._numbers))
-        session = WorkerSession.start(framework, limits=self._limits, folder=folder, on_output=self._on_output)
+        folder = new_home(self._folder)
+        return self._ours(WorkerSession.start(framework, limits=self._limits, folder=folder, on_output=self._on_output))
+
+    def _remove_left_homes(self) -> None:
+        """Of the workers of a replica that was killed before us; they died with it."""
+        kept = self._spare.home if self._wants_spare else None
+        for home in self._folder.glob(f"{HOME}*"):
+            if home != kept:
+                shutil.rmtree(home, ignore_errors=True)
+
+    def _ours(self, session: WorkerSession) -> WorkerSession:
         with self._lock:
             self._sessions.add(session)
             is_late = self._closed

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import logging
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,54 +55,100 @@ def worker_environment(folder: Path, threads: int | None) -> dict[str, str]:
     return environment
 
 
+@dataclass(frozen=True)
+class Started:
+    """A worker that was started, as what one process can give another: descriptors, which the taker then owns.
+
+    Until somebody makes a `WorkerProcess` of it, nobody reads what it prints.
+    """
+
+    request_fd: int
+    answer_fd: int
+    output_fd: int
+    status_fd: int
+    """Where its warden reports."""
+    control_fd: int
+    """Where its warden is told what to do; it kills the worker when the last copy is closed."""
+    warden_fd: int
+    """Becomes readable when the warden has ended (pidfd)."""
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """In the order of the fields."""
+        return (
+            self.request_fd, self.answer_fd, self.output_fd, self.status_fd, self.control_fd, self.warden_fd,
+        )  # fmt: skip
+
+    def drop(self) -> None:
+        """Closes our copies: the worker ends, unless somebody else has been given it."""
+        for fd in self.fds:
+            os.close(fd)
+
+
+def start_worker(command: Sequence[str], *, limits: Limits, folder: Path, threads: int | None = None) -> Started:
+    """Starts it confined, under its warden. The other ends of its pipes are two more arguments of `command`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    their_request, request = _wide_pipe()
+    answer, their_answer = _wide_pipe()
+    output, their_output = os.pipe()
+    status, their_status = os.pipe()
+    their_control, control = os.pipe()
+    theirs = (their_request, their_answer)
+    config = {
+        "command": [*command, *map(str, theirs)],
+        "environment": worker_environment(folder, threads),
+        "folder": str(folder.absolute()),
+        "limits": asdict(limits),
+        "worker_fds": theirs,
+        "output_fd": their_output,
+        "status_fd": their_status,
+    }
+    try:
+        warden_fd = _start_warden(config, their_control)
+    finally:
+        for fd in (*theirs, their_output, their_status, their_control):
+            os.close(fd)
+    os.write(control, json.dumps(config).encode() + b"\n")
+    return Started(request, answer, output, status, control, warden_fd)
+
+
 class WorkerProcess:
     """One worker, from its start to the end of everything that it started.
 
-    `request_fd` is the feeder's pipe to it and `answer_fd` the pipe back; their other ends are passed to `command` as
-    two more arguments, by number. Whoever starts it calls `kill()` or `wait()` in the end, from any thread.
+    `request_fd` is the feeder's pipe to it and `answer_fd` the pipe back. Whoever starts it calls `kill()` or `wait()`
+    in the end, from any thread.
     """
 
-    def __init__(
-        self,
+    def __init__(self, started: Started, *, limits: Limits, on_output: Callable[[str], None] | None = None) -> None:
+        self.request_fd, self.answer_fd = started.request_fd, started.answer_fd
+        self._started = started
+        self._control, self._reports = io.FileIO(started.control_fd, "w"), Reports(started.status_fd)
+        self._flooded = False
+        self._ending: Ending | None = None
+        self._ending_lock = threading.Lock()
+        self.pid = 0
+        self.output = OutputDrain(started.output_fd, limits, on_output, self._end_flood)
+        self.pid = self._first_report()
+
+    @classmethod
+    def start(
+        cls,
         command: Sequence[str],
         *,
         limits: Limits,
         folder: Path,
         threads: int | None = None,
         on_output: Callable[[str], None] | None = None,
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        their_request, self.request_fd = _wide_pipe()
-        self.answer_fd, their_answer = _wide_pipe()
-        output, their_output = os.pipe()
-        self._status, their_status = os.pipe()
-        theirs = (their_request, their_answer)
-        config = {
-            "command": [*command, *map(str, theirs)],
-            "environment": worker_environment(folder, threads),
-            "folder": str(folder.absolute()),
-            "limits": asdict(limits),
-            "worker_fds": theirs,
-            "output_fd": their_output,
-            "status_fd": their_status,
-        }
-        try:
-            self._warden = _start_warden(config)
-        finally:
-            for fd in (*theirs, their_output, their_status):
-                os.close(fd)
-        self._reports = b""
-        self._flooded = False
-        self._ending: Ending | None = None
-        self._ending_lock = threading.Lock()
-        self.pid = 0
-        self.output = OutputDrain(output, limits, on_output, self._end_flood)
-        self.pid = self._first_report()
+    ) -> WorkerProcess:
+        """Starts it; see `start_worker`."""
+        return cls(
+            start_worker(command, limits=limits, folder=folder, threads=threads), limits=limits, on_output=on_output
+        )
 
     @property
     def alive(self) -> bool:
         """Whether its warden still watches it."""
-        return self._warden.poll() is None
+        return self._ending is None and not is_readable(self._started.warden_fd)
 
     def interrupt(self) -> None:
         """Asks the worker to stop at its next good moment (SIGTERM)."""
@@ -117,58 +163,40 @@ class WorkerProcess:
         """Waits for the worker to end; past the time the tree is killed. Safe to call again."""
         with self._ending_lock:
             if self._ending is None:
-                report = self._read_report(time.monotonic() + timeout_s)
-                if report is None and self._warden.poll() is None:
+                report = self._reports.next(time.monotonic() + timeout_s)
+                if report is None and not is_readable(self._started.warden_fd):
                     self._command(b"k")
-                    report = self._read_report(time.monotonic() + KILL_TIMEOUT_S)
+                    report = self._reports.next(time.monotonic() + KILL_TIMEOUT_S)
                 self._ending = self._finish(report)
             return self._ending
 
     def _command(self, letter: bytes) -> None:
-        try:
-            if self._warden.stdin is not None:
-                os.write(self._warden.stdin.fileno(), letter)
-        except (OSError, ValueError):
-            pass  # The warden has ended, and it ends after its tree.
+        # The warden may have ended, and it ends after its tree.
+        with contextlib.suppress(OSError, ValueError):
+            self._control.write(letter)
 
     def _end_flood(self) -> None:
         self._flooded = True
         self._command(b"k")
 
     def _first_report(self) -> int:
-        report = self._read_report(time.monotonic() + START_TIMEOUT_S)
+        report = self._reports.next(time.monotonic() + START_TIMEOUT_S)
         if report is None or not isinstance(report.get("pid"), int):
-            self._warden.kill()
             self._finish(None)
             raise OSError(f"the warden did not start a worker within {START_TIMEOUT_S:.0f} s")
         return int(report["pid"])
 
-    def _read_report(self, deadline: float) -> dict[str, Any] | None:
-        """One line of the status pipe; None when the time is over or the warden gone without one."""
-        poller = select.poll()
-        poller.register(self._status, select.POLLIN)
-        while b"\n" not in self._reports:
-            if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                return None
-            data = os.read(self._status, 4096)
-            if not data:
-                return None
-            self._reports += data
-        line, _, self._reports = self._reports.partition(b"\n")
-        report: dict[str, Any] = json.loads(line)
-        return report
-
     def _finish(self, report: dict[str, Any] | None) -> Ending:
+        started = self._started
         if report is None:
             self._end_without_warden()
-        try:
-            self._warden.wait(KILL_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            log.error("a warden does not end", extra={"warden": self._warden.pid})
-        if self._warden.stdin is not None:
-            self._warden.stdin.close()
+        if not is_readable(started.warden_fd, KILL_TIMEOUT_S):
+            log.error("a warden does not end", extra={"worker": self.pid})
+        reap(started.warden_fd)
+        self._control.close()
         self.output.finish()
-        os.close(self._status)
+        self._reports.close()
+        os.close(started.warden_fd)
         if report is None:
             return Ending()
         if self._flooded:
@@ -177,10 +205,48 @@ class WorkerProcess:
 
     def _end_without_warden(self) -> None:
         """Somebody killed the warden: the worker died with it, and what was in its process group dies here."""
-        self._warden.kill()
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._started.warden_fd, signal.SIGKILL)
         if self.pid > 1:
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+
+class Reports:
+    """What a warden tells."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._read = b""
+
+    def next(self, deadline: float) -> dict[str, Any] | None:
+        """None when the time (of time.monotonic()) is over or the warden gone without one."""
+        while b"\n" not in self._read:
+            if not is_readable(self._fd, deadline - time.monotonic()):
+                return None
+            data = os.read(self._fd, 4096)
+            if not data:
+                return None
+            self._read += data
+        line, _, self._read = self._read.partition(b"\n")
+        report: dict[str, Any] = json.loads(line)
+        return report
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def reap(warden_fd: int) -> None:
+    """Takes the status of a warden that has ended, if it is a child of this process."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PIDFD, warden_fd, os.WEXITED | os.WNOHANG)
+
+
+def is_readable(fd: int, wait_s: float = 0.0) -> bool:
+    """Whether there is something to read, or its other end is closed; a pidfd: whether the process has ended."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(max(0.0, wait_s) * 1000))
 
 
 def _wide_pipe() -> tuple[int, int]:
@@ -192,17 +258,19 @@ def _wide_pipe() -> tuple[int, int]:
     return ends
 
 
-def _start_warden(config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
-    fds = (*config["worker_fds"], config["output_fd"], config["status_fd"])
-    started = subprocess.Popen(
+def _start_warden(config: Mapping[str, Any], control: int) -> int:
+    """Its pidfd. Not by `subprocess`, which wants to reap it: whoever is given the worker waits for it."""
+    kept = (*config["worker_fds"], config["output_fd"], config["status_fd"])
+    warden_pid = os.posix_spawn(
+        sys.executable,
         [sys.executable, "-I", "-S", warden.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        env={},
-        pass_fds=fds,
-        bufsize=0,
-        start_new_session=True,
+        {},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, control, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in kept),  # onto itself: it is inherited
+        ],
+        setsid=True,
+        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
     )
-    if started.stdin is not None:
-        started.stdin.write(json.dumps(config).encode() + b"\n")
-    return started
+    return os.pidfd_open(warden_pid)

@@ -47,7 +47,7 @@ from sandbox.jobs import (
 )
 from sandbox.limits import Ending, Limits
 from sandbox.memory import oom_kills
-from sandbox.process import WorkerProcess
+from sandbox.process import Started, WorkerProcess, start_worker
 from sandbox.verdicts import deadline_error, ended_error, protocol_error, reported_error
 
 __all__ = [
@@ -79,6 +79,11 @@ ENDING_TIMEOUT_S = 2.0
 READY_TIMEOUT_S = 600.0
 # "No deadline", as a number that clocks and polls can add up.
 FOREVER_S = 10.0 * 365 * 86400
+
+
+def worker_command(framework: FrameworkName) -> list[str]:
+    """What a worker with this framework is started by."""
+    return [sys.executable, "-P", "-s", "-m", "frameworks.worker", framework]
 
 
 class WorkerSession:
@@ -113,9 +118,15 @@ class WorkerSession:
         `on_output` is called on another thread with what the code prints, bounded per second.
         """
         limits = limits or Limits()
-        command = [sys.executable, "-P", "-s", "-m", "frameworks.worker", framework]
-        process = WorkerProcess(command, limits=limits, folder=folder, threads=threads, on_output=on_output)
-        return cls(process, limits, folder)
+        started = start_worker(worker_command(framework), limits=limits, folder=folder, threads=threads)
+        return cls.of(started, limits, folder, on_output)
+
+    @classmethod
+    def of(
+        cls, started: Started, limits: Limits, folder: Path, on_output: Callable[[str], None] | None = None
+    ) -> WorkerSession:
+        """With a worker that runs already, in its home `folder`."""
+        return cls(WorkerProcess(started, limits=limits, on_output=on_output), limits, folder)
 
     def __enter__(self) -> WorkerSession:
         return self

@@ -42,6 +42,8 @@ def main() -> None:
     """Starts the worker of the configuration, watches it to its end, reports."""
     config = _read_config()
     status = config["status_fd"]
+    # Whatever else the feeder lets its children have, such as a lock, is not to outlive it.
+    _close_all_but({*config["worker_fds"], config["output_fd"], status})
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     worker = _start_worker(config)
     for fd in (*config["worker_fds"], config["output_fd"]):
@@ -129,8 +131,13 @@ def _connect(config: Config) -> None:
     os.dup2(nothing, 0)
     os.dup2(config["output_fd"], 1)
     os.dup2(config["output_fd"], 2)
+    _close_all_but(set(config["worker_fds"]))
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """Above the standard ones."""
     for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
-        if fd > 2 and fd not in config["worker_fds"]:
+        if fd > 2 and fd not in kept:
             # The one that listed the folder is closed already.
             with contextlib.suppress(OSError):
                 os.close(fd)

@@ -39,7 +39,7 @@ _NO_MORE = (*FINAL_INFERENCE_STATES, inference_pb2.INFERENCE_STATE_STOPPING)
 # Replicas that are at work; an error of theirs is not their end.
 _AT_WORK = (inference_pb2.INFERENCE_STATE_RUNNING, inference_pb2.INFERENCE_STATE_DEGRADED)
 
-# A process that dies sooner counts as one more failure in a row, also if it ran for a moment.
+# A process that dies sooner, and has answered nothing, counts as one more failure in a row.
 SURVIVED_US = 20_000_000
 
 
@@ -247,7 +247,7 @@ def report_replica(inference_id: int, attempt: int, said: inference_pb2.ReplicaS
     row.state = said.state
     row.report_time = now_us()
     ran_us = row.report_time - (row.start_time or row.report_time)
-    if said.state == inference_pb2.INFERENCE_STATE_RUNNING and ran_us > SURVIVED_US:
+    if said.state == inference_pb2.INFERENCE_STATE_RUNNING and (said.answered_count or ran_us > SURVIVED_US):
         row.failure_count = 0
     _save_replica(row)
     if said.state == inference_pb2.INFERENCE_STATE_RUNNING:

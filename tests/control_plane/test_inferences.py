@@ -418,6 +418,21 @@ async def test_a_replica_reports_and_learns_the_wish(offline: Managed, store: St
     assert (first.live, first.ready) == (False, False)
 
 
+async def test_a_replica_that_has_answered_fails_for_the_first_time_again(offline: Managed, store: Store) -> None:
+    one = await asyncio.to_thread(offline.world.inference)
+
+    async def failures_after(answered_count: int) -> int:
+        """In a row, when a process of the slot has answered so many and ends."""
+        attempt = store.write_now(lambda: inferences.start_replica(one.id, 0))
+        said = ReplicaState(slot=0, state=inference_pb2.INFERENCE_STATE_RUNNING, answered_count=answered_count)
+        request = api.ReportReplicaRequest(inference_id=one.id, replica=said, attempt=attempt)
+        await offline.manager.ReportReplica(request)
+        return store.write_now(lambda: inferences.record_replica_failure(one.id, 0, None, 0))
+
+    assert [await failures_after(0), await failures_after(0)] == [1, 2]
+    assert [await failures_after(1), await failures_after(5)] == [1, 1]
+
+
 async def test_an_inference_is_stopped_and_deleted_with_its_logs(tmp_path: Path, store: Store) -> None:
     async with managed(tmp_path, store, reconciled=True) as plane:
         one = await asyncio.to_thread(plane.world.inference, 2)

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -133,10 +134,12 @@ def process_of(platform: Platform, module: str, name: str, value: int, slot: int
 
 
 def worker_of(feeder: psutil.Process) -> psutil.Process:
-    """The process that runs the model's code."""
-    for child in feeder.children(recursive=True):
-        if "frameworks.worker" in child.cmdline():
-            return child
+    """A process that runs a model's code, or is to run it: its home is in the feeder's work folder."""
+    work = feeder.environ()["HEADRACE_WORK_DIR"]
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        is_worker = "frameworks.worker" in (process.info["cmdline"] or [])
+        if is_worker and Path(process.info["cwd"] or "/").is_relative_to(work):
+            return process
     raise AssertionError("no worker")
 
 

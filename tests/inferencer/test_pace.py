@@ -1,6 +1,6 @@
 import pytest
 
-from inferencer.pace import MAX_INTERVAL_S, MIN_INTERVAL_S, CommitPace
+from inferencer.pace import MIN_INTERVAL_S, OFFSETS, TRANSACTIONS, CommitPace
 
 
 class Clock:
@@ -12,12 +12,12 @@ class Clock:
 
 
 def test_nothing_is_due_without_an_open_transaction() -> None:
-    assert CommitPace().remaining_s(behind=True) == float("inf")
+    assert CommitPace(TRANSACTIONS).remaining_s(behind=True) == float("inf")
 
 
 def test_an_idle_transaction_is_due_after_the_shortest_interval() -> None:
     clock = Clock()
-    pace = CommitPace(clock)
+    pace = CommitPace(TRANSACTIONS, clock)
     pace.opened()
     assert pace.remaining_s(behind=False) == pytest.approx(MIN_INTERVAL_S)
     clock.now += MIN_INTERVAL_S
@@ -26,22 +26,32 @@ def test_an_idle_transaction_is_due_after_the_shortest_interval() -> None:
 
 def test_costly_commits_become_rarer_within_the_bound() -> None:
     clock = Clock()
-    pace = CommitPace(clock)
+    pace = CommitPace(TRANSACTIONS, clock)
     pace.opened()
     pace.committed(0.01)
     pace.opened()
     assert pace.remaining_s(behind=False) == pytest.approx(0.04)
     pace.committed(5.0)
     pace.opened()
-    assert pace.remaining_s(behind=False) == pytest.approx(MAX_INTERVAL_S)
+    assert pace.remaining_s(behind=False) == pytest.approx(TRANSACTIONS.max_interval_s)
 
 
 def test_a_replica_that_is_behind_takes_the_longest_interval_from_the_first_answer_on() -> None:
     clock = Clock()
-    pace = CommitPace(clock)
+    pace = CommitPace(TRANSACTIONS, clock)
     pace.opened()
     clock.now += 0.03
     pace.opened()
-    assert pace.remaining_s(behind=True) == pytest.approx(MAX_INTERVAL_S - 0.03)
+    assert pace.remaining_s(behind=True) == pytest.approx(TRANSACTIONS.max_interval_s - 0.03)
     pace.aborted()
     assert pace.remaining_s(behind=True) == float("inf")
+
+
+def test_offsets_of_answers_that_are_seen_already_commit_seldom() -> None:
+    clock = Clock()
+    pace = CommitPace(OFFSETS, clock)
+    pace.opened()
+    pace.committed(0.01)
+    pace.opened()
+    assert pace.remaining_s(behind=False) == pytest.approx(0.5)
+    assert pace.remaining_s(behind=True) == pytest.approx(1.0)

@@ -1,8 +1,15 @@
-"""When a spare worker is started."""
+"""When a spare worker is started, and whom it serves."""
 
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
+import psutil
+
 from inferencer.workers import SPARE_QUIET_S, SPARE_TURN_S, Workers
+from sandbox.spares import SpareKeeper
 from tests.support import eventually
 
 
@@ -20,3 +27,56 @@ def test_a_first_spare_waits_until_the_replica_is_not_busy(tmp_path: Path) -> No
         assert not list(tmp_path.iterdir())
         busy = False
         eventually(lambda: workers.has_spare, timeout_s=60)
+
+
+def test_a_spare_outlives_the_replica_that_is_killed_and_serves_the_next(tmp_path: Path) -> None:
+    replica = f"""
+        import time
+        from pathlib import Path
+        from inferencer.workers import Workers
+        with Workers(Path({str(tmp_path)!r}), keeper={str(tmp_path)!r}, on_output=print) as workers:
+            workers.take("pytorch").wait_ready(60)
+            workers.keep_spare("pytorch")
+            while not workers.has_spare:
+                time.sleep(0.1)
+            print("ready", flush=True)
+            time.sleep(1000)
+    """
+    with SpareKeeper(str(tmp_path)):
+        with subprocess.Popen(
+            [sys.executable, "-P", "-c", textwrap.dedent(replica)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            answered = children("frameworks.worker", of=process.pid)
+            process.kill()
+        (spare,) = children("frameworks.worker", of=os.getpid())
+        eventually(lambda: not any(one.is_running() for one in answered))
+        with Workers(tmp_path, keeper=str(tmp_path), on_output=print) as workers:
+            taken = workers.take("pytorch")
+            assert taken.pid == spare.pid
+            taken.wait_ready(1)
+            assert taken.framework_version.startswith("torch")
+        assert not spare.is_running()
+        assert not list(tmp_path.iterdir())
+
+
+def test_nothing_waits_for_a_replica_that_has_ended(tmp_path: Path) -> None:
+    with SpareKeeper(str(tmp_path)):
+        with Workers(tmp_path, keeper=str(tmp_path), on_output=print) as workers:
+            workers.keep_spare("pytorch")
+            eventually(lambda: children("frameworks.worker", of=os.getpid()))
+        assert not children("frameworks.worker", of=os.getpid())
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_replica_whose_keeper_is_away_starts_its_worker_itself(tmp_path: Path) -> None:
+    with Workers(tmp_path, keeper=str(tmp_path), on_output=print) as workers:
+        workers.keep_spare("pytorch")
+        assert not workers.has_spare
+        workers.take("pytorch").wait_ready(60)
+
+
+def children(module: str, of: int) -> list[psutil.Process]:
+    """Of this process and below, those that run the module."""
+    return [one for one in psutil.Process(of).children(recursive=True) if module in one.cmdline()]

@@ -37,7 +37,7 @@ def start(tmp_path: Path, marker: str) -> Iterator[Start]:
 
     def start(code: str, *, limits: Limits | None = None, **options: Any) -> WorkerProcess:
         command = [sys.executable, "-S", "-c", textwrap.dedent(code), marker]
-        started.append(WorkerProcess(command, limits=limits or Limits(), folder=tmp_path / "home", **options))
+        started.append(WorkerProcess.start(command, limits=limits or Limits(), folder=tmp_path / "home", **options))
         return started[-1]
 
     yield start
@@ -181,7 +181,7 @@ def test_the_tree_dies_with_its_feeder(tmp_path: Path, marker: str, number: int)
         from sandbox.limits import Limits
         from sandbox.process import WorkerProcess
         code = {DAEMON + "time.sleep(1000)"!r}
-        process = WorkerProcess([sys.executable, "-S", "-c", code, sys.argv[1]], limits=Limits(),
+        process = WorkerProcess.start([sys.executable, "-S", "-c", code, sys.argv[1]], limits=Limits(),
                                 folder=Path({str(tmp_path)!r}), on_output=lambda text: print(text, end="", flush=True))
         time.sleep(1000)
     """

@@ -19,7 +19,7 @@ def start_plain(
 ) -> WorkerSession:
     """A session with tests/sandbox/plain_worker.py; the framework `missing` is not installed."""
     command = [sys.executable, "-P", str(PLAIN_WORKER), framework]
-    process = WorkerProcess(command, limits=limits or Limits(), folder=folder, **options)
+    process = WorkerProcess.start(command, limits=limits or Limits(), folder=folder, **options)
     return WorkerSession(process, limits or Limits(), folder)
 
 
