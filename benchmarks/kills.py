@@ -9,7 +9,8 @@ Trainings of both frameworks with dropout, a checkpoint after every step, under 
 again. Kills are SIGKILL: of trainers and of their workers at random moments, and of trainers at failpoints. What each
 comes to is compared with an undisturbed training of the same seed: its weights to the last bit, and its epochs as a
 watcher is told of them. Other is anything else that is not as promised: an epoch with other numbers, an attempt that
-ended though nobody killed it.
+ended though nobody killed it. Since seed 11 the workers that are killed are forked from a process that has imported
+the framework, which is most of what an attempt costs. A part may have been broken off for want of time.
 """
 
 

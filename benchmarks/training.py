@@ -59,9 +59,9 @@ def measure() -> list[Ratio]:
         return [against_memory(case, folder, f"{ROWS:,} rows of 28×28", "≤ 1.03 ×") for case in cases]
 
 
-def against_memory(case: Case, folder: Path, data: str, target: str, pairs: int = PAIRS) -> Ratio:
+def against_memory(case: Case, folder: Path, data: str, target: str) -> Ratio:
     """Seconds in a worker over the files against those of the same on arrays in memory in one process."""
-    both = paired(lambda: _worker_seconds(case, folder), lambda: baseline_seconds(case, folder), pairs)
+    both = paired(lambda: _worker_seconds(case, folder), lambda: baseline_seconds(case, folder), PAIRS)
     ours, theirs = (statistics.median(side) for side in zip(*both, strict=True))
     steps = f" of {case.steps} steps" if case.steps else ""
     return Ratio(

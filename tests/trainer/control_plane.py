@@ -185,7 +185,7 @@ def ended(channel: grpc.Channel, result_id: int) -> result_pb2.Result:
         found: result_pb2.Result = ResultCollectorStub(channel).GetResult(GetResultRequest(id=result_id))
         return found if found.state in (deployment_pb2.STATE_FAILED, deployment_pb2.STATE_FINISHED) else None
 
-    found = eventually(result, timeout_s=LONG_S)
+    found = eventually(result, timeout_s=LONG_S, every_s=0.2)
     assert found is not None
     return found
 

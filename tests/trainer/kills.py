@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from tests.trainer.control_plane import (
 TORCH, KERAS = model_pb2.FRAMEWORK_PYTORCH, model_pb2.FRAMEWORK_TENSORFLOW
 FRAMEWORKS = (TORCH, KERAS)
 EPOCHS = 40
+LOOK_S = 0.2
 STEPS = -(-digits.split_sizes()[0] // 16)
 SETTINGS = deployment_pb2.TrainingSettings(
     batch_size=16,
@@ -162,7 +163,7 @@ class Trainings:
 
     def trainer(self, result_id: int, after_attempt: int = 0) -> psutil.Process | None:
         """The process of its present attempt, if that is a later one."""
-        for child in psutil.Process(self._plane.process.pid).children(recursive=True):
+        for child in _descendants(self._plane.process.pid):
             try:
                 environ = child.environ() if child.cmdline()[-2:] == ["-m", "trainer"] else {}
             except psutil.Error:
@@ -175,12 +176,13 @@ class Trainings:
         """Those that met a living process."""
         attempt, hits = 0, 0
         while hits < len(kills):
-            trainer = eventually(lambda: self._next(result_id, attempt), timeout_s=LONG_S)  # noqa: B023
+            trainer = eventually(lambda: self._next(result_id, attempt), timeout_s=LONG_S, every_s=LOOK_S)  # noqa: B023
             if not isinstance(trainer, psutil.Process):
                 break
             try:
                 attempt = int(trainer.environ()["HEADRACE_ATTEMPT"])
-                hits += _strike(trainer, kills[hits])
+                _strike(trainer, kills[hits])
+                hits += 1
             except psutil.Error:
                 continue  # It ended by itself, or a failpoint was quicker.
         return kills[:hits]
@@ -209,20 +211,36 @@ def _weights(collector: ResultCollectorStub, result_id: int, name: str) -> str:
         return weights_of(path)
 
 
-def _strike(trainer: psutil.Process, kill: Kill) -> bool:
-    """Whether it met a living process."""
+def _strike(trainer: psutil.Process, kill: Kill) -> None:
+    """Raises psutil.Error when there was nobody to be killed any more."""
     if kill.steps:
         checkpoints = Path(trainer.environ()["HEADRACE_WORK_DIR"]) / "checkpoints"
         goal = _steps_done(checkpoints) + kill.steps
         eventually(
-            lambda: _steps_done(checkpoints) >= goal or not trainer.is_running(), timeout_s=LONG_S, every_s=0.002
+            lambda: _steps_done(checkpoints) >= goal or not trainer.is_running(), timeout_s=LONG_S, every_s=0.005
         )
     time.sleep(kill.seconds)
-    victim = next(_workers(trainer), None) if kill.of_worker else trainer
-    if victim is None:
-        return False
+    victim = eventually(lambda: _victim(trainer, kill), timeout_s=LONG_S)
+    assert victim is not None
     victim.kill()
-    return True
+
+
+def _victim(trainer: psutil.Process, kill: Kill) -> psutil.Process | None:
+    """The worker as soon as there is one; a trainer that is gone raises NoSuchProcess when it is killed."""
+    return next(_workers(trainer), None) if kill.of_worker and trainer.is_running() else trainer
+
+
+def _descendants(pid: int) -> Iterator[psutil.Process]:
+    """As psutil finds them, but it reads all of /proc for that, and this is asked all the time."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = thread.read_text().split()
+        except OSError:
+            continue
+        for child in map(int, children):
+            with suppress(psutil.Error):
+                yield psutil.Process(child)
+            yield from _descendants(child)
 
 
 def _workers(trainer: psutil.Process) -> Iterator[psutil.Process]:
