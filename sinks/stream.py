@@ -86,6 +86,7 @@ class StreamSink:
         **settings: Unpack[SinkSettings],
     ) -> None:
         _check_names(type(self), settings)
+        _check_values(settings)
         self.announcement = StreamAnnouncement(
             message_id=settings.get("stream_id") or str(uuid.uuid4()),
             deployment_id=_checked_deployment(deployment_id),
@@ -330,6 +331,26 @@ def _check_names(kind: type[StreamSink], settings: SinkSettings) -> None:
         own = [one.name for one in signature(kind).parameters.values() if one.kind is one.KEYWORD_ONLY]
         known = ", ".join(sorted({*own, *SinkSettings.__annotations__}))
         raise TypeError(f"{kind.__name__} has no option {unknown}; the known ones are {known}")
+
+
+def _check_values(settings: SinkSettings) -> None:
+    """Raises InvalidArgument (INVALID_FIELD) for the first that is none of its kind."""
+    for name in ("description", "restrictions", "control_topic", "unsupervised_topic", "stream_id"):
+        text = settings.get(name)
+        if text is not None and not isinstance(text, str):
+            raise _wrong(name, f"is a text, not {text!r}")
+    partitions = settings.get("partitions")
+    if partitions is not None and (not isinstance(partitions, Integral) or partitions < 1):
+        raise _wrong("partitions", f"is how many partitions a new topic gets, from 1, not {partitions!r}")
+    options = settings.get("options") or {}
+    if any(str(options.get(name, "")).strip() == "0" for name in ("acks", "request.required.acks")):
+        raise _wrong(
+            "options", "has acks=0: Kafka confirms no record then, and nobody knows the offsets"
+        )
+
+
+def _wrong(name: str, rule: str) -> InvalidArgument:
+    return InvalidArgument(error_pb2.REASON_INVALID_FIELD, f"{name} {rule}", field=name)
 
 
 def _checked_deployment(deployment_id: int) -> int:

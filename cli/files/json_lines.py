@@ -18,7 +18,10 @@ Line = tuple[int, Any]
 
 
 class JsonLinesFile:
-    """The fields of the first line's object are the columns; every other line has them too."""
+    """The fields of the first line's object are the columns; every other line has them too.
+
+    A line may have more where not all columns are wanted: then somebody has chosen.
+    """
 
     typed = False
     has_fields = True
@@ -43,7 +46,10 @@ class JsonLinesFile:
 
     def read(self, names: Sequence[str]) -> Iterator[Columns]:
         lines = self._lines()
+        takes_all = UNNAMED not in names and set(names) == set(self.names)
         while chunk := list(islice(lines, ROWS_AT_ONCE)):
+            if takes_all:
+                self._check_no_more(chunk)
             yield {name: self._column(name, chunk) for name in names}
 
     def _lines(self) -> Iterator[Line]:
@@ -77,6 +83,17 @@ class JsonLinesFile:
         if name not in record:
             raise bad_file(f"{self.path}, line {number}: it has no field {name!r}; the first line has")
         return record[name]
+
+    def _check_no_more(self, lines: Sequence[Line]) -> None:
+        """What would not be sent is said before anything is."""
+        known = set(self.names)
+        for number, record in lines:
+            if isinstance(record, Mapping) and record.keys() > known:
+                more = min(record.keys() - known)
+                raise bad_file(
+                    f"{self.path}, line {number}: the first line has no field {more!r}; choose with --samples which"
+                    " fields to send"
+                )
 
     def _check_large(self, name: str, lines: Sequence[Line], values: Sequence[Any]) -> None:
         """Whole numbers that no float64 holds are refused, as those of CSV: other values may make it one."""

@@ -243,6 +243,7 @@ def test_json_objects_are_columns_and_arrays_are_rows(tmp_path: Path) -> None:
         (['{"a": 1}', "{a: 1}"], "line 2: no JSON"),
         (['{"a": NaN}'], "NaN is no JSON number"),
         (['{"a": 1}', '{"b": 1}'], "line 2: it has no field 'a'"),
+        (['{"a": 1}', '{"a": 1, "b": 2}'], "line 2: the first line has no field 'b'; choose with --samples"),
         (['{"a": 1}', "[1]"], "line 2: no object"),
         (["[1]", '{"a": 1}'], "line 2: an object"),
         (['{"a": 1}', '{"a": "red"}'], "line 2, field 'a': 'red' is no number"),

@@ -44,6 +44,21 @@ def test_an_option_that_is_misspelt_is_told_with_the_known_ones(kind: Callable[.
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("partitions", 0, "from 1, not 0"),
+        ("partitions", "2", "from 1, not '2'"),
+        ("description", 5, "description is a text, not 5"),
+        ("options", {"acks": "0"}, "Kafka confirms no record"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused(name: str, value: Any, told: str) -> None:
+    with pytest.raises(InvalidArgument, match=told) as caught:
+        RawSink("localhost:9", "data", DEPLOYMENT, **{name: value})
+    assert caught.value.metadata["field"] == name
+
+
+@pytest.mark.parametrize(
     ("kind", "name", "value", "told"),
     [
         (RawSink, "data_reshape", (28, 28), r"data_reshape is a text, such as '28 28', not \(28, 28\)"),

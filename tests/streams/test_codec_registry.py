@@ -137,6 +137,18 @@ def test_who_decodes_by_the_config_later_decodes_alike(server: SchemaServer) -> 
     assert first.config["registry_url"] == server.url
 
 
+def test_rows_are_those_of_the_newest_schema_of_the_subject_whichever_record_is_first(server: SchemaServer) -> None:
+    wider = schema(("a", "double"), ("b", "long"), ("c", "int", 9))
+    old, new = server.add(OLD), server.add(wider, subject="digits-value")
+    records = [framed(old, OLD, {"a": 1.5, "b": 2}), framed(new, wider, {"a": 2.5, "b": 3, "c": 4})]
+    for order in (records, records[::-1]):
+        decoded = reading(server, data_subject="digits-value").decode_samples(order)
+        assert not decoded.bad
+        assert sorted(decoded.rows.tolist()) == [[1.5, 2, 9], [2.5, 3, 4]]
+    with pytest.raises(InvalidArgument, match="unknown subject nothing"):
+        reading(server, data_subject="nothing").decode_samples(records)
+
+
 def test_fields_that_a_schema_lacks_have_their_default(server: SchemaServer) -> None:
     wanted = schema(("a", "double"), ("b", "int", 7))
     short, wrong = schema(("a", "double")), schema(("b", "int"))

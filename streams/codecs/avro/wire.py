@@ -112,8 +112,9 @@ class HeaderPart:
 class RegistryPart:
     """Each record is read by the schema that its id names, and becomes a row of one layout.
 
-    The layout is that of `<prefix>_scheme`, or else of the first schema. Fields are found by name; what a schema lacks
-    has the default of the layout's schema, and what it has more is left out.
+    The layout is that of `<prefix>_scheme`, or else of the newest schema of `<prefix>_subject` when the first record is
+    read, or else of the first record's. Fields are found by name; what a schema lacks has the default of the layout's
+    schema, and what it has more is read and left out.
     """
 
     def __init__(self, prefix: str, registry: Registry, config: Mapping[str, str], inner: AvroPart | None) -> None:
@@ -185,7 +186,7 @@ class RegistryPart:
             try:
                 leaves = parse(text)
                 if self._layout is None:
-                    self._take(text)
+                    self._take(self._subject_schema().text if self._subject else text)
                 self._readers[id] = _Writers(id, leaves, self._leaves)
             except SchemaError as error:
                 raise SchemaError(f"schema id {id}: {error}") from None
