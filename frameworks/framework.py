@@ -90,8 +90,11 @@ class Framework(Protocol):
     fit_arguments: Known
     evaluate_arguments: Known
 
-    def warm_up(self) -> None:
-        """Makes a tiny model, so that the first real one does not pay for what the library loads late."""
+    def warm_up(self, *, trains: bool) -> None:
+        """Makes a tiny model, so that the first real one does not pay for what the library loads late.
+
+        trains: also what only a training needs.
+        """
 
     def begin(self) -> None:
         """Forgets what earlier models left: generated names count from the start again."""

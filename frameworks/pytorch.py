@@ -73,10 +73,13 @@ class PyTorch:
         self._threads = torch.get_num_threads()
         torch_state.notice_schedulers()
 
-    def warm_up(self) -> None:
-        """Makes a tiny model and its optimizer: the first optimizer of a process imports a compiler."""
+    def warm_up(self, *, trains: bool) -> None:
+        """Makes a tiny model, for a training with its optimizer: the first one of a process imports a compiler, which
+        takes a second and 35 MB.
+        """
         model = nn.Linear(2, 2)
-        torch.optim.Adam(model.parameters())
+        if trains:
+            torch.optim.Adam(model.parameters())
         self.describe(model)
 
     def begin(self) -> None:

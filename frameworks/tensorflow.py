@@ -69,10 +69,11 @@ class TensorFlow:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, trains: bool) -> None:
         """Makes a tiny model, so that the first real one does not pay for what Keras loads late."""
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, activation="softmax")])
-        model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        if trains:
+            model.compile(optimizer="adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
         self.describe(model)
 
     def begin(self) -> None:

@@ -1,4 +1,4 @@
-"""The main of a worker process: `python -P -m frameworks.worker tensorflow|pytorch REQUEST_FD ANSWER_FD`.
+"""The main of a worker process: `python -P -m frameworks.worker tensorflow|pytorch [--serves] REQUEST_FD ANSWER_FD`.
 
 It imports one framework, says `ready`, and answers requests until the pipe ends. A request is a frame whose kind names
 what to do; its answer is `result` or `error`, and a training sends `progress` and `epoch` frames before that.
@@ -42,17 +42,21 @@ EXTRAS = {"tensorflow": "tensorflow", "pytorch": "torch"}
 
 def main() -> None:
     """Serves one feeder with the framework of the command line."""
-    serve(lambda: _framework(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    *words, request_fd, answer_fd = sys.argv[1:]
+    serve(lambda: _framework(words[0]), int(request_fd), int(answer_fd), trains="--serves" not in words)
 
 
-def serve(make: Callable[[], Framework], request_fd: int, answer_fd: int) -> None:
-    """Imports and warms a framework, then answers requests until there are no more."""
+def serve(make: Callable[[], Framework], request_fd: int, answer_fd: int, *, trains: bool = True) -> None:
+    """Imports and warms a framework, then answers requests until there are no more.
+
+    trains: whether what only trainings need is made ready as well.
+    """
     pipes = Pipes(_private(request_fd), _private(answer_fd))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         with _muted(), quickly():
             framework = make()
-            framework.warm_up()
+            framework.warm_up(trains=trains)
     except Failure as failure:
         pipes.send_error(failure)
         return

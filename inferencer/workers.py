@@ -126,7 +126,10 @@ class Workers:
 
     def _start(self, framework: FrameworkName) -> WorkerSession:
         folder = new_home(self._folder)
-        return self._ours(WorkerSession.start(framework, limits=self._limits, folder=folder, on_output=self._on_output))
+        session = WorkerSession.start(
+            framework, limits=self._limits, folder=folder, on_output=self._on_output, serves=True
+        )
+        return self._ours(session)
 
     def _remove_left_homes(self) -> None:
         """Of the workers of a replica that was killed before us; they died with it."""

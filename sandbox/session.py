@@ -81,9 +81,9 @@ READY_TIMEOUT_S = 600.0
 FOREVER_S = 10.0 * 365 * 86400
 
 
-def worker_command(framework: FrameworkName) -> list[str]:
-    """What a worker with this framework is started by."""
-    return [sys.executable, "-P", "-s", "-m", "frameworks.worker", framework]
+def worker_command(framework: FrameworkName, *, serves: bool = False) -> list[str]:
+    """What a worker with this framework is started by. serves: it is not to train, and is smaller and sooner ready."""
+    return [sys.executable, "-P", "-s", "-m", "frameworks.worker", framework, *(["--serves"] if serves else [])]
 
 
 class WorkerSession:
@@ -111,14 +111,17 @@ class WorkerSession:
         folder: Path,
         on_output: Callable[[str], None] | None = None,
         threads: int | None = None,
+        serves: bool = False,
     ) -> WorkerSession:
         """Starts a worker and returns at once, while it imports its framework.
 
         `folder` becomes its home, its place for temporary files and its current folder; the caller removes it.
-        `on_output` is called on another thread with what the code prints, bounded per second.
+        `on_output` is called on another thread with what the code prints, bounded per second. One that `serves` only
+        answers: a training would first have to load what that needs.
         """
         limits = limits or Limits()
-        started = start_worker(worker_command(framework), limits=limits, folder=folder, threads=threads)
+        command = worker_command(framework, serves=serves)
+        started = start_worker(command, limits=limits, folder=folder, threads=threads)
         return cls.of(started, limits, folder, on_output)
 
     @classmethod

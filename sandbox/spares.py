@@ -176,7 +176,7 @@ class SpareKeeper:
             return
         self._end(name)
         folder = new_home(Path(request["folder"]))
-        started = start_worker(worker_command(framework), limits=limits_of(memory_bytes), folder=folder)
+        started = start_worker(worker_command(framework, serves=True), limits=limits_of(memory_bytes), folder=folder)
         self._spares[name] = Spare(framework, memory_bytes, folder, started)
 
     def _give(self, connection: socket.socket, name: str, request: Request) -> None:

@@ -30,7 +30,7 @@ class Plain:
     fit_arguments = Known({"epochs": whole(1)})
     evaluate_arguments = Known({})
 
-    def warm_up(self) -> None:
+    def warm_up(self, *, trains: bool) -> None:
         pass
 
     def begin(self) -> None:

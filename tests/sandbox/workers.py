@@ -18,9 +18,13 @@ def start_plain(
     framework: str = "plain", *, limits: Limits | None = None, folder: Path, **options: Any
 ) -> WorkerSession:
     """A session with tests/sandbox/plain_worker.py; the framework `missing` is not installed."""
-    command = [sys.executable, "-P", str(PLAIN_WORKER), framework]
-    process = WorkerProcess.start(command, limits=limits or Limits(), folder=folder, **options)
+    process = WorkerProcess.start(plain_command(framework), limits=limits or Limits(), folder=folder, **options)
     return WorkerSession(process, limits or Limits(), folder)
+
+
+def plain_command(framework: str = "plain") -> list[str]:
+    """What runs it."""
+    return [sys.executable, "-P", str(PLAIN_WORKER), framework]
 
 
 def processes_with(marker: str) -> list[int]:

@@ -7,10 +7,9 @@ timeouts are short for the same reason. `HEADRACE_PLANTED` plants a bug that the
 import itertools
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 
 import inferencer.__main__ as main
@@ -19,12 +18,11 @@ import inferencer.loading as loading
 import inferencer.predictor as predictor
 from headrace.process import run_main
 from headrace.settings import load
-from sandbox.limits import Limits
-from sandbox.session import WorkerSession
+from sandbox import session, spares
 from streams.group import GroupMetadata
 from streams.writer import TransactionalWriter
 from tests.inferencer.faults import planted
-from tests.sandbox.workers import start_plain
+from tests.sandbox.workers import plain_command
 
 
 @dataclass(frozen=True)
@@ -43,18 +41,6 @@ class Conditions:
     part_timeout_s: float = 5.0
     stale_every: int = 0
     """Every so many commits are tried as a member of the generation before, which Kafka refuses; 0: none."""
-
-
-def start_worker(
-    framework: str,
-    *,
-    limits: Limits | None = None,
-    folder: Path,
-    on_output: Callable[[str], None] | None = None,
-    threads: int | None = None,
-) -> WorkerSession:
-    """In place of WorkerSession.start."""
-    return start_plain(limits=limits, folder=folder, on_output=on_output, threads=threads)
 
 
 def commit_stale(every: int) -> None:
@@ -79,7 +65,8 @@ def replace(module: ModuleType, name: str, **options: object) -> None:
 def apply(conditions: Conditions) -> None:
     """Changes what only constants and `__main__` say."""
     if conditions.framework == "plain":
-        WorkerSession.start = staticmethod(start_worker)  # type: ignore[method-assign]
+        for module in (session, spares):
+            setattr(module, "worker_command", lambda *_, **__: plain_command())  # noqa: B010
     group = {
         "session.timeout.ms": conditions.session_timeout_ms,
         "heartbeat.interval.ms": min(1000, conditions.session_timeout_ms // 4),
