@@ -344,9 +344,7 @@ def _check_values(settings: SinkSettings) -> None:
         raise _wrong("partitions", f"is how many partitions a new topic gets, from 1, not {partitions!r}")
     options = settings.get("options") or {}
     if any(str(options.get(name, "")).strip() == "0" for name in ("acks", "request.required.acks")):
-        raise _wrong(
-            "options", "has acks=0: Kafka confirms no record then, and nobody knows the offsets"
-        )
+        raise _wrong("options", "has acks=0: Kafka confirms no record then, and nobody knows the offsets")
 
 
 def _wrong(name: str, rule: str) -> InvalidArgument:
