@@ -14,7 +14,7 @@ from streams.kafka import KafkaSettings, ensure_topics
 
 ROWS = 200_000
 PARTITIONS = 4
-PAIRS = 5
+PAIRS = 11
 
 
 def measure(kafka: KafkaSettings) -> list[Ratio]:

@@ -14,7 +14,7 @@ from queue import Empty, Full, Queue
 from types import TracebackType
 from typing import Any
 
-from headrace.errors import DeadlineExceeded, NotFound
+from headrace.errors import DeadlineExceeded, FailedPrecondition, NotFound
 from headrace.v1 import error_pb2
 from sinks.formats import encoder_for, format_of
 from sinks.rows import count, cut, mismatch, row_of, rows_of
@@ -133,6 +133,7 @@ class InferenceSink:
         self._answer_timeout_s = answer_timeout_s
         self._max_in_flight = max(1, max_in_flight)
         self._open = ExitStack()
+        self._is_open = False
         self._readers: list[TopicFollower] = []
         self._questions = _Questions(self._output_topics, self._reader)
         self._clock = _Clock()
@@ -146,11 +147,13 @@ class InferenceSink:
             self._partitions = cycle(partitions_of(self._kafka, self._input_topic))
             self._producer = self._kafka.producer({"linger.ms": 1})
             self._open = stack.pop_all()
+        self._is_open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_open = False
         self._open.close()
         self._producer.purge()
 
@@ -187,6 +190,10 @@ class InferenceSink:
         return self._ask(_Each(samples, keys), 0.0)
 
     def _ask(self, source: _Batch | _Each, settle_s: float) -> Iterator[Answer]:
+        if not self._is_open:
+            raise FailedPrecondition(
+                error_pb2.REASON_WRONG_STATE, "questions are asked in a block: with InferenceSink(…) as sink: …"
+            )
         self._questions, self._clock = _Questions(self._output_topics, self._reader), _Clock()
         last_news = time.monotonic()
         with source:

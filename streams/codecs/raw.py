@@ -262,6 +262,8 @@ def _encode(spec: Spec, rows: Rows) -> list[bytes]:
     assert isinstance(rows, np.ndarray), "RAW records have no named fields"
     if spec.dtype.kind in "SU":
         return [text.encode() if isinstance(text, str) else bytes(text) for text in rows.reshape(len(rows)).tolist()]
-    data = np.ascontiguousarray(rows, spec.dtype.newbyteorder("<")).tobytes()
-    size = len(data) // max(1, len(rows))
-    return [data[start : start + size] for start in range(0, len(data), size)]
+    if not len(rows):
+        return []
+    wire = np.ascontiguousarray(rows, spec.dtype.newbyteorder("<")).reshape(-1)
+    # As items without a type, which numpy makes bytes of at once: half of what slices cost.
+    return wire.view(f"V{wire.nbytes // len(rows)}").tolist()

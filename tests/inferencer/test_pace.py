@@ -30,7 +30,7 @@ def test_costly_commits_become_rarer_within_the_bound() -> None:
     pace.opened()
     pace.committed(0.01)
     pace.opened()
-    assert pace.remaining_s(behind=False) == pytest.approx(0.04)
+    assert pace.remaining_s(behind=False) == pytest.approx(0.01 * TRANSACTIONS.cost_multiple)
     pace.committed(5.0)
     pace.opened()
     assert pace.remaining_s(behind=False) == pytest.approx(TRANSACTIONS.max_interval_s)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.errors import InvalidArgument
-from sinks import AvroSink, JsonSink, OnlineSink, ProtobufSink, RawSink
+from headrace.errors import FailedPrecondition, InvalidArgument
+from sinks import AvroSink, InferenceSink, JsonSink, OnlineSink, ProtobufSink, RawSink
 from streams.kafka import KafkaSettings
 from tests.sinks.announced import DEPLOYMENT, announced
 
@@ -192,3 +192,9 @@ def test_a_scheme_without_quotes_is_told(kafka: KafkaSettings, control: str) -> 
     with pytest.raises(InvalidArgument, match='write "int" in quotes'):
         sink.send(1.0, 1)
     sink.abandon()
+
+
+def test_questions_outside_of_a_block_are_refused() -> None:
+    sink = InferenceSink("localhost:9", "questions", "answers")
+    with pytest.raises(FailedPrecondition, match="with InferenceSink"):
+        list(sink.ask(np.zeros((1, 2), np.float32)))
