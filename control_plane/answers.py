@@ -14,8 +14,6 @@ from streams.outputs import AnswerReader
 
 # On questions of Predict; inferencers copy headers, so the answer has it too.
 REQUEST_HEADER = "headrace-request"
-# What an inferencer adds to a question that becomes a dead letter.
-DEAD_LETTER_HEADERS = frozenset({MODEL_HEADER, SOURCE_HEADER, ERROR_HEADER, ERROR_MESSAGE_HEADER, CUT_HEADER})
 
 
 class Record(Protocol):

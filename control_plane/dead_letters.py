@@ -12,11 +12,11 @@ import numpy as np
 from google.protobuf import struct_pb2
 from google.protobuf.json_format import ParseDict
 
-from control_plane.answers import DEAD_LETTER_HEADERS, is_cut, model_of, refusal_of, source_of, source_text
+from control_plane.answers import is_cut, model_of, refusal_of, source_of, source_text
 from headrace.errors import DeadlineExceeded, FailedPrecondition, NotFound
 from headrace.v1.predictions_pb2 import DeadLetter, RecordSource
 from headrace.v1.stream_pb2 import OffsetRange
-from streams.answers import dead_letter_topic
+from streams.answers import DEAD_LETTER_HEADERS, dead_letter_topic
 from streams.codecs import Codec
 from streams.kafka import KafkaSettings, Message, headers_of, log_ends, partitions_of, time_of
 from streams.reader import RangeReader

@@ -10,13 +10,20 @@ import orjson
 from headrace.errors import InvalidArgument
 from headrace.v1 import error_pb2
 from headrace.v1.inference_pb2 import Inference
-from streams.answers import CUT_HEADER, ERROR_HEADER, ERROR_MESSAGE_HEADER, MESSAGE_LIMIT, MODEL_HEADER, SOURCE_HEADER
+from streams.answers import (
+    ANSWER_HEADERS,
+    CUT_HEADER,
+    DEAD_LETTER_HEADERS,
+    ERROR_HEADER,
+    ERROR_MESSAGE_HEADER,
+    MESSAGE_LIMIT,
+    MODEL_HEADER,
+    SOURCE_HEADER,
+)
 from streams.outputs import JSON_FORMATS, output_codec, output_rows
 
 Header = tuple[str, str | bytes | None]
 
-OWN_HEADERS = frozenset({MODEL_HEADER, SOURCE_HEADER})
-DEAD_LETTER_HEADERS = OWN_HEADERS | {ERROR_HEADER, ERROR_MESSAGE_HEADER, CUT_HEADER}
 
 JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
@@ -140,7 +147,7 @@ def answers_headers(copied: Iterable[Sequence[Header]], model: bytes, sources: I
 
 
 def _not_ours(headers: Sequence[Header]) -> list[Header]:
-    return [header for header in headers if header[0] not in OWN_HEADERS]
+    return [header for header in headers if header[0] not in ANSWER_HEADERS]
 
 
 def dead_letter_headers(

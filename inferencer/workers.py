@@ -10,9 +10,10 @@ from pathlib import Path
 
 from headrace.errors import Cancelled
 from headrace.v1 import error_pb2
+from sandbox.limits import limits_of
 from sandbox.memory import available_bytes
 from sandbox.session import FrameworkName, WorkerSession
-from sandbox.spares import HOME, KeptSpare, SpareKeeper, limits_of, new_home
+from sandbox.spares import HOME, KeptSpare, SpareKeeper, new_home
 
 log = logging.getLogger(__name__)
 

@@ -30,6 +30,11 @@ class Limits:
     """Printed bytes that the session remembers: the first ones."""
 
 
+def limits_of(memory_bytes: int) -> Limits:
+    """The usual ones, but for the memory; 0: that too."""
+    return Limits(memory_bytes=memory_bytes) if memory_bytes else Limits()
+
+
 @dataclass(frozen=True)
 class Ending:
     """How a worker ended. Exactly one of `exit_code` and `signal` is set, unless nobody could see it."""

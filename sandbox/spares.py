@@ -34,7 +34,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sandbox.limits import Limits
+from sandbox.limits import limits_of
 from sandbox.process import Started, WorkerProcess, is_readable, reap, start_worker
 from sandbox.session import FrameworkName, worker_command
 
@@ -272,11 +272,6 @@ class KeptSpare:
 def new_home(folder: Path) -> Path:
     """A folder in there that no other worker has."""
     return folder / f"{HOME}{uuid.uuid4().hex[:8]}"
-
-
-def limits_of(memory_bytes: int) -> Limits:
-    """0: none beyond the machine's."""
-    return Limits(memory_bytes=memory_bytes) if memory_bytes else Limits()
 
 
 def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:

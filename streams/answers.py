@@ -10,6 +10,9 @@ ERROR_MESSAGE_HEADER = "headrace-error-message"
 CUT_HEADER = "headrace-cut"
 # W3C's trace context: inferencers copy it as they copy every header of a question.
 TRACE_HEADERS = ("traceparent", "tracestate")
+# What an inferencer adds to an answer, and to a question that becomes a dead letter.
+ANSWER_HEADERS = frozenset({MODEL_HEADER, SOURCE_HEADER})
+DEAD_LETTER_HEADERS = ANSWER_HEADERS | {ERROR_HEADER, ERROR_MESSAGE_HEADER, CUT_HEADER}
 MESSAGE_LIMIT = 1024  # characters of an error message in a header
 _DEAD_LETTER_SUFFIX = ".dead-letters"
 

@@ -23,7 +23,7 @@ from headrace.v1.result_collector_pb2 import Outcome, ReportRequest
 from headrace.v1.result_pb2 import Epoch, Metrics, Progress
 from headrace.v1.stream_catalog_pb2 import AwaitStreamRequest, AwaitStreamResponse
 from headrace.v1.stream_pb2 import Stream
-from sandbox.limits import Limits
+from sandbox.limits import limits_of
 from sandbox.session import (
     BuiltModel,
     FitBegun,
@@ -111,7 +111,7 @@ class Job:
     def _worker(self, wish: Wish) -> Iterator[WorkerSession]:
         folder = _empty(self._folder / "worker")
         memory_bytes = self._settings.worker_memory_bytes or wish.deployment.resources.memory_bytes
-        limits = Limits(memory_bytes=memory_bytes) if memory_bytes else Limits()
+        limits = limits_of(memory_bytes)
         with WorkerSession.start(wish.framework, limits=limits, folder=folder, on_output=_print) as session:
             self._ending.on_end(lambda: self._end_worker(session))
             yield session
