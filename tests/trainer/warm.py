@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -27,40 +26,19 @@ import sys
 if sys.orig_argv[-1] == "trainer":
     import sandbox.process
     from tests.trainer import warm
-    sandbox.process._start_warden = lambda config: warm.Warden.start({folder!r}, config)
+    sandbox.process._start_warden = lambda config, control: warm.start_warden({folder!r}, config, control)
 """
 MESSAGE_BYTES = 64 * 1024
 
 
-class Warden:
-    """A warden that another process started, with what `WorkerProcess` asks of a Popen."""
-
-    def __init__(self, pid: int, stdin: Any) -> None:
-        self.pid, self.stdin = pid, stdin
-        self._watched = os.pidfd_open(pid)
-
-    @classmethod
-    def start(cls, folder: str, config: Mapping[str, Any]) -> Warden:
-        framework = next(word for word in ("tensorflow", "pytorch") if word in config["command"])
-        theirs, ours = os.pipe()
-        fds = (theirs, *config["worker_fds"], config["output_fd"], config["status_fd"])
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
-            asking.connect(f"{folder}/{framework}")
-            socket.send_fds(asking, [json.dumps(config).encode()], fds)
-            pid = int(asking.recv(100))
-        os.close(theirs)
-        return cls(pid, os.fdopen(ours, "wb", 0))
-
-    def poll(self) -> int | None:
-        return 0 if select.select([self._watched], [], [], 0)[0] else None
-
-    def wait(self, timeout_s: float) -> int:
-        if not select.select([self._watched], [], [], timeout_s)[0]:
-            raise subprocess.TimeoutExpired("warden", timeout_s)
-        return 0
-
-    def kill(self) -> None:
-        signal.pidfd_send_signal(self._watched, signal.SIGKILL)
+def start_warden(folder: str, config: Mapping[str, Any], control: int) -> int:
+    """In place of sandbox.process._start_warden."""
+    framework = next(word for word in ("tensorflow", "pytorch") if word in config["command"])
+    fds = (control, *config["worker_fds"], config["output_fd"], config["status_fd"])
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        asking.connect(f"{folder}/{framework}")
+        socket.send_fds(asking, [json.dumps(config).encode()], fds)
+        return os.pidfd_open(int(asking.recv(100)))
 
 
 @contextmanager
@@ -120,6 +98,7 @@ def _be_warden(config: dict[str, Any], fds: list[int], main: Any) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.dup2(fds[0], 0)
         os.close(fds[0])
+        warden._read_config()  # the same, but for the numbers of the pipes
         warden._read_config = lambda: config
         setattr(os, "execve", lambda *_: _work(config, main))  # noqa: B010  (its type says that it never returns)
         warden.main()
