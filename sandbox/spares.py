@@ -29,6 +29,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -125,7 +126,7 @@ class SpareKeeper:
                     self._accept()
                 else:
                     self._serve(key.fileobj)  # type: ignore[arg-type]
-            self._forget_orphans()
+            self._forget()
             self._reap()
 
     def _accept(self) -> None:
@@ -194,16 +195,17 @@ class SpareKeeper:
     def _end(self, name: str) -> None:
         spare = self._spares.pop(name, None)
         if spare is not None:
-            process = WorkerProcess(spare.started, limits=limits_of(spare.memory_bytes))
-            process.kill()
-            for fd in (process.request_fd, process.answer_fd):
+            with suppress(OSError):  # Its warden ended before it had started a worker: there is none to kill.
+                WorkerProcess(spare.started, limits=limits_of(spare.memory_bytes)).kill()
+            for fd in (spare.started.request_fd, spare.started.answer_fd):
                 os.close(fd)
             shutil.rmtree(spare.folder, ignore_errors=True)
 
-    def _forget_orphans(self) -> None:
-        now = time.monotonic()
+    def _forget(self) -> None:
+        """Those that have died, and those that nobody has come for."""
+        orphaned_before = time.monotonic() - ORPHANED_S
         for name, spare in list(self._spares.items()):
-            if spare.orphaned_at is not None and now > spare.orphaned_at + ORPHANED_S:
+            if not spare.is_alive or (spare.orphaned_at is not None and spare.orphaned_at < orphaned_before):
                 self._end(name)
 
     def _reap(self) -> None:

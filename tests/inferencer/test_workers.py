@@ -61,6 +61,19 @@ def test_a_spare_outlives_the_replica_that_is_killed_and_serves_the_next(tmp_pat
         assert not list(tmp_path.iterdir())
 
 
+def test_a_spare_that_is_killed_leaves_nothing_and_another_may_wait(tmp_path: Path) -> None:
+    with (
+        SpareKeeper(str(tmp_path)),
+        Workers(tmp_path, keeper=str(tmp_path), on_output=print) as workers,
+    ):
+        workers.keep_spare("pytorch")
+        (spare,) = eventually(lambda: children("frameworks.worker", of=os.getpid()))
+        spare.kill()
+        eventually(lambda: not psutil.Process().children(recursive=True) and not list(tmp_path.iterdir()))
+        workers.keep_spare("pytorch")
+        eventually(lambda: workers.has_spare, timeout_s=60)
+
+
 def test_nothing_waits_for_a_replica_that_has_ended(tmp_path: Path) -> None:
     with SpareKeeper(str(tmp_path)):
         with Workers(tmp_path, keeper=str(tmp_path), on_output=print) as workers:
