@@ -105,9 +105,9 @@ class Fleet:
             return []
         try:
             family = process.children(recursive=True)
-            return [one for one in family if any("worker" in part for part in one.cmdline()[-5:])]
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        except psutil.NoSuchProcess:
             return []
+        return [one for one in family if _is_worker(one)]
 
     def freeze(self, slot: int) -> str:
         """Stops the slot's process (SIGSTOP) and has another one started in its place; returns its name, or ""."""
@@ -222,3 +222,11 @@ class Fleet:
         place = self._rng.choice(PLACES)
         self.endings.killed_at[place] += 1
         return f"{place}:exit@{self._rng.randint(1, 4)}"
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    """Not one that has ended, which may wait for its parent for as long as that is idle."""
+    try:
+        return any("worker" in part for part in process.cmdline()[-5:])
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False

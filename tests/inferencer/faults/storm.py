@@ -1,5 +1,6 @@
 """Faults in an order drawn from a seed, while records flow."""
 
+import math
 import random
 import signal
 import time
@@ -42,6 +43,7 @@ class Storm:
 
     def __post_init__(self) -> None:
         self._rng = random.Random(f"storm/{self.seed}")
+        self._began, self._within_s = math.inf, 1.0
         self._frozen: list[Frozen] = []
         self._faults: Mapping[str, Callable[[], bool]] = {
             "kill replica": self._kill_replica,
@@ -55,14 +57,19 @@ class Storm:
 
     @property
     def progress(self) -> float:
-        """The part of the faults that is done, one ahead: so much of the load should be on its way."""
-        return min(1.0, (self.done + 1) / self.wished)
+        """The part of the faults that is done, one ahead, or of their time: so much of the load should be on its way.
+
+        A replica without a question does not see that its workers were killed, and has none to kill.
+        """
+        passed = (time.monotonic() - self._began) / self._within_s
+        return min(1.0, max(passed, (self.done + 1) / self.wished))
 
     def run(self, wishes: Mapping[str, int], *, within_s: float) -> None:
         """All of them in random order; those that there is no time for are left out."""
         order = [name for name, count in wishes.items() for _ in range(count)]
         self._rng.shuffle(order)
-        self.wished, deadline = len(order), time.monotonic() + within_s
+        self.wished, self._began, self._within_s = len(order), time.monotonic(), within_s
+        deadline = self._began + within_s
         for name in order:
             if time.monotonic() > deadline:
                 break
