@@ -1,6 +1,5 @@
 """When a spare worker is started, and whom it serves."""
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -48,9 +47,10 @@ def test_a_spare_outlives_the_replica_that_is_killed_and_serves_the_next(tmp_pat
         ) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"ready\n"
-            answered = children("frameworks.worker", of=process.pid)
+            answered = [one for one in workers_in(tmp_path) if process.pid in {parent.pid for parent in one.parents()}]
+            assert answered
             process.kill()
-        (spare,) = children("frameworks.worker", of=os.getpid())
+        (spare,) = workers_in(tmp_path)
         eventually(lambda: not any(one.is_running() for one in answered))
         with Workers(tmp_path, keeper=str(tmp_path), on_output=print) as workers:
             taken = workers.take("pytorch")
@@ -67,9 +67,11 @@ def test_a_spare_that_is_killed_leaves_nothing_and_another_may_wait(tmp_path: Pa
         Workers(tmp_path, keeper=str(tmp_path), on_output=print) as workers,
     ):
         workers.keep_spare("pytorch")
-        (spare,) = eventually(lambda: children("frameworks.worker", of=os.getpid()))
+        (spare,) = eventually(lambda: workers_in(tmp_path))
+        warden = spare.parent()
+        assert warden is not None
         spare.kill()
-        eventually(lambda: not psutil.Process().children(recursive=True) and not list(tmp_path.iterdir()))
+        eventually(lambda: not warden.is_running() and not workers_in(tmp_path) and not list(tmp_path.iterdir()))
         workers.keep_spare("pytorch")
         eventually(lambda: workers.has_spare, timeout_s=60)
 
@@ -78,8 +80,8 @@ def test_nothing_waits_for_a_replica_that_has_ended(tmp_path: Path) -> None:
     with SpareKeeper(str(tmp_path)):
         with Workers(tmp_path, keeper=str(tmp_path), on_output=print) as workers:
             workers.keep_spare("pytorch")
-            eventually(lambda: children("frameworks.worker", of=os.getpid()))
-        assert not children("frameworks.worker", of=os.getpid())
+            eventually(lambda: workers_in(tmp_path))
+        assert not workers_in(tmp_path)
         assert not list(tmp_path.iterdir())
 
 
@@ -90,6 +92,13 @@ def test_a_replica_whose_keeper_is_away_starts_its_worker_itself(tmp_path: Path)
         workers.take("pytorch").wait_ready(60)
 
 
-def children(module: str, of: int) -> list[psutil.Process]:
-    """Of this process and below, those that run the module."""
-    return [one for one in psutil.Process(of).children(recursive=True) if module in one.cmdline()]
+def workers_in(folder: Path) -> list[psutil.Process]:
+    """Those below us at home in this folder: what other tests share, such as a platform, has workers of its own."""
+    return [one for one in psutil.Process().children(recursive=True) if _is_at_home(one, folder)]
+
+
+def _is_at_home(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return "frameworks.worker" in process.cmdline() and process.cwd().startswith(str(folder))
+    except psutil.Error:  # It has just ended.
+        return False
