@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-import psutil
 import pytest
 
 from headrace.errors import InvalidArgument
@@ -18,6 +17,7 @@ from inferencer.workers import Workers
 from sandbox.session import WorkerSession
 from streams.codecs import Field, Spec
 from tests.frameworks.models import torch_model
+from tests.inferencer.worker_processes import workers_in
 from tests.support import eventually
 
 CODE = torch_model(
@@ -90,14 +90,11 @@ def test_a_model_whose_answers_the_inference_cannot_encode_is_refused_when_it_is
 
 
 def test_the_spare_answers_at_once_when_the_worker_is_killed(hanging: Recipe, tmp_path: Path) -> None:
-    def of_ours() -> list[psutil.Process]:
-        return [one for one in psutil.Process().children(recursive=True) if "frameworks.worker" in one.cmdline()]
-
     with Workers(tmp_path, on_output=print) as workers, Predictor(hanging, workers) as predictor:
-        (first,) = of_ours()
+        (first,) = workers_in(tmp_path)
         home = Path(first.cwd())
         eventually(lambda: workers.has_spare, timeout_s=60)
-        (spare,) = [one for one in of_ours() if one != first]
+        (spare,) = [one for one in workers_in(tmp_path) if one != first]
         first.kill()
         predictor.ask({"": np.array([[1], [2]], np.float32)})
         started = time.monotonic()

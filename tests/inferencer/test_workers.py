@@ -5,10 +5,9 @@ import sys
 import textwrap
 from pathlib import Path
 
-import psutil
-
 from inferencer.workers import SPARE_QUIET_S, SPARE_TURN_S, Workers
 from sandbox.spares import SpareKeeper
+from tests.inferencer.worker_processes import workers_in
 from tests.support import eventually
 
 
@@ -90,15 +89,3 @@ def test_a_replica_whose_keeper_is_away_starts_its_worker_itself(tmp_path: Path)
         workers.keep_spare("pytorch")
         assert not workers.has_spare
         workers.take("pytorch").wait_ready(60)
-
-
-def workers_in(folder: Path) -> list[psutil.Process]:
-    """Those below us at home in this folder: what other tests share, such as a platform, has workers of its own."""
-    return [one for one in psutil.Process().children(recursive=True) if _is_at_home(one, folder)]
-
-
-def _is_at_home(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return "frameworks.worker" in process.cmdline() and process.cwd().startswith(str(folder))
-    except psutil.Error:  # It has just ended.
-        return False
