@@ -42,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[], list[Ratio]]] = {
     "paper-pytorch": lambda: paper.measure("pytorch"),
     "large": large.measure,
     "reports": reports.measure,
+    "watchers": reports.measure_watched,
     "inference": inference.measure,
     "inference-small": inference.measure_small,
     "answer-times": answer_times.measure,

@@ -32,11 +32,6 @@ WATCHED_EVENTS = 200
 PAUSE_S = 0.2
 
 
-def measure() -> list[Ratio]:
-    """Both."""
-    return [_lost_and_doubled(), *_watched()]
-
-
 @contextmanager
 def _collecting(results: int) -> Iterator[tuple[Collector, list[int], Path]]:
     with tempfile.TemporaryDirectory() as name:
@@ -55,7 +50,8 @@ def _epoch(number: int) -> Epoch:
     return Epoch(number=number, step=number, metrics=metrics)
 
 
-def _lost_and_doubled() -> Ratio:
+def measure() -> list[Ratio]:
+    """Events that were lost or doubled while the collector was killed."""
     each = EVENTS // REPORTERS
     with _collecting(REPORTERS) as (collector, ids, home), ThreadPoolExecutor(REPORTERS) as pool:
         started = time.monotonic()
@@ -70,7 +66,7 @@ def _lost_and_doubled() -> Ratio:
         seconds = time.monotonic() - started
         collector.kill()
         lost, doubled = _compared(home, ids, each)
-    return Ratio(
+    ratio = Ratio(
         f"{EVENTS:,} events of {REPORTERS} reporters, the collector killed {KILLS} times, in {seconds:.0f} s:"
         " lost + doubled",
         f"{lost} + {doubled}",
@@ -78,6 +74,7 @@ def _lost_and_doubled() -> Ratio:
         (float(lost + doubled),),
         "0",
     )
+    return [ratio]
 
 
 def _report(address: str, ids: list[int], number: int, count: int, told: list[int], home: Path) -> bool:
@@ -107,7 +104,8 @@ def _compared(home: Path, ids: list[int], each: int) -> tuple[int, int]:
     return lost, doubled
 
 
-def _watched() -> list[Ratio]:
+def measure_watched() -> list[Ratio]:
+    """How long an acknowledgement takes while many watch, and what they cost in memory."""
     with (
         _collecting(1) as (collector, (result_id,), _),
         connect(collector.address) as channel,
