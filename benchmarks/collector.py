@@ -13,6 +13,7 @@ import psutil
 from control_plane.__main__ import control_plane
 from control_plane.settings import Settings
 from control_plane.store import Store, configurations, deployments, models, results
+from headrace.process import run_main
 from headrace.v1.configuration_pb2 import Configuration
 from headrace.v1.deployment_pb2 import Deployment, TrainingSettings
 from headrace.v1.model_pb2 import FRAMEWORK_PYTORCH, FRAMEWORK_TENSORFLOW, Model
@@ -86,4 +87,4 @@ async def serve(home: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2])))
+    run_main(lambda: asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]))))

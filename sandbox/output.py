@@ -81,9 +81,8 @@ class OutputDrain:
         self._total_bytes += len(data)
         if self._flooded and not flooded_before:
             self._on_flood()
-        text = self._decoder.decode(data)
         self._keep(data)
-        self._ration(text, len(data))
+        self._pass_on(self._decoder.decode(self._rationed(data)))
 
     @property
     def _flooded(self) -> bool:
@@ -94,16 +93,16 @@ class OutputDrain:
         self._tail = (self._tail + data)[-TAIL_BYTES:]
         self._kept += data[: max(0, self._limits.output_kept_bytes - len(self._kept))]
 
-    def _ration(self, text: str, size: int) -> None:
+    def _rationed(self, data: bytes) -> bytes:
+        """As much of it as may still be passed on this second."""
         now = time.monotonic()
         if now - self._second >= 1.0:
             self._mark_gap()
             self._second, self._second_bytes = now, 0
-        self._second_bytes += size
-        if self._second_bytes <= self._limits.output_bytes_per_s:
-            self._pass_on(text)
-        else:
-            self._left_out_bytes += size
+        allowed = data[: max(0, self._limits.output_bytes_per_s - self._second_bytes)]
+        self._second_bytes += len(allowed)
+        self._left_out_bytes += len(data) - len(allowed)
+        return allowed
 
     def _mark_gap(self) -> None:
         if self._left_out_bytes:

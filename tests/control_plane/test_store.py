@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.events import Watchers
-from control_plane.store import Kind, Store, deployments, inferences, models, requests, results, states
+from control_plane.events import Follower, Watchers
+from control_plane.store import Change, Kind, Store, deployments, inferences, models, requests, results, states
 from control_plane.store.schema import VERSION
 from headrace.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from headrace.v1 import deployment_pb2, inference_pb2, model_pb2
@@ -159,6 +160,27 @@ async def test_watchers_hear_of_commits_in_order_and_not_of_rollbacks(store: Sto
         heard = [await follower.next(5) for _ in range(2)]
         assert [change.id for change in heard if change] == [1, 2]
         assert await wake.wait(5)
+
+
+async def test_others_have_their_turn_while_many_are_told_of_a_change(store: Store) -> None:
+    watchers, told = Watchers(store), 0
+
+    async def watch(follower: Follower) -> None:
+        nonlocal told
+        assert await follower.next(30)
+        told += 1
+
+    with ExitStack() as stack:
+        followers = [stack.enter_context(watchers.follow([(Kind.MODEL, None)])) for _ in range(2000)]
+        async with asyncio.TaskGroup() as tasks:
+            for follower in followers:
+                tasks.create_task(watch(follower))
+            await asyncio.sleep(0)
+            watchers.tell([Change(Kind.MODEL, 1, None)])
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert 0 < told < 200
+    assert told == 2000
 
 
 async def test_a_commit_is_told_though_its_caller_has_gone(store: Store) -> None:

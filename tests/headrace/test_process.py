@@ -61,6 +61,13 @@ def test_a_service_may_open_as_many_files_as_it_is_allowed_to() -> None:
     assert ended.stdout == "(2000, 2000)\n"
 
 
+def test_a_service_does_not_look_for_garbage_among_what_it_imported() -> None:
+    ended = run(f"{PREAMBLE}\nimport gc\nrun_main(lambda: print(gc.get_freeze_count() > 1000, len(gc.get_objects())))")
+    frozen, looked_through = ended.stdout.split()
+    assert frozen == "True"
+    assert int(looked_through) < 1000
+
+
 def test_wrong_settings_are_told_one_a_line() -> None:
     ended = run(f"{PREAMBLE}\ndef main():\n    raise SettingsError(['A is not set', 'B is not set'])\nrun_main(main)")
     assert ended.stderr.splitlines() == ["A is not set", "B is not set"]

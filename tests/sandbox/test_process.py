@@ -278,6 +278,13 @@ def test_output_is_passed_on_within_bounds(start: Start) -> None:
     assert "bytes of output left out" in text
 
 
+def test_the_beginning_of_a_flood_is_passed_on(start: Start) -> None:
+    got: list[str] = []
+    code = "import os; os.write(1, b'first\\n' + 50000 * b'x')"
+    start(code, limits=Limits(output_bytes_per_s=10_000), on_output=got.append).wait(10)
+    assert "".join(got) == "first\n" + 9994 * "x" + "\n… 40006 bytes of output left out\n"
+
+
 def test_output_that_is_no_text_is_passed_on(start: Start) -> None:
     got: list[str] = []
     start("import os; os.write(1, b'a\\xffb\\xc3')", on_output=got.append).wait(10)
