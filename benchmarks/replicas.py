@@ -11,15 +11,15 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 import psutil
-from confluent_kafka import KafkaException
 
 from benchmarks.answer_times import Conversation
 from benchmarks.inference import PARTITIONS, answering, platform, trained
+from benchmarks.replica_processes import await_spare, await_that, replica_process, tree_of, workers_of
 from benchmarks.report import Ratio
 from headrace.client import connect
 from headrace.v1 import inference_pb2
@@ -58,11 +58,11 @@ def _of_framework(kafka: KafkaSettings, channel: grpc.Channel, name: str) -> lis
 
 
 def _memory(kafka: KafkaSettings, name: str, inference: inference_pb2.Inference) -> Ratio:
-    replica = _process(kafka, inference)
-    _await(lambda: _has_spare(replica), "a spare worker")
-    workers = len(_workers(replica))
+    replica = replica_process(kafka, inference)
+    await_spare(kafka, inference)
+    workers = len(workers_of(replica))
     imported = _imported_bytes(name)
-    taken = sum(_anonymous_bytes(each) for each in _tree(replica)) - workers * imported
+    taken = sum(_anonymous_bytes(each) for each in tree_of(replica)) - workers * imported
     return Ratio(
         f"memory (RssAnon) of an idle replica, {name}, with its worker and its spare one, beside two imports of the"
         f" framework, against {MEMORY_LIMIT_MB} MB",
@@ -88,12 +88,12 @@ def _return(
     kafka: KafkaSettings, inference: inference_pb2.Inference, conversation: Conversation
 ) -> tuple[float, float]:
     """Seconds from a SIGKILL of the replica until its slot has its partitions, and until it has answered."""
-    _await(lambda: _has_spare(_process(kafka, inference)), "a spare worker")
+    await_spare(kafka, inference)
     before, _ = _member(kafka, inference)
-    _process(kafka, inference).send_signal(signal.SIGKILL)
+    replica_process(kafka, inference).send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
     conversation.ask(PARTITIONS, 1000)
-    _await(lambda: _has_partitions(kafka, inference, before), "the slot and its partitions")
+    await_that(lambda: _has_partitions(kafka, inference, before), "the slot and its partitions")
     back_s = time.monotonic() - killed_at
     conversation.await_answers(LIMIT_S)
     return back_s, time.monotonic() - killed_at
@@ -128,63 +128,6 @@ def _returns(name: str, returns: Sequence[tuple[float, float]]) -> list[Ratio]:
     ]
 
 
-def _process(kafka: KafkaSettings, inference: inference_pb2.Inference) -> psutil.Process:
-    """Of the only replica; other platforms of this machine have inferences of the same id. Raises AssertionError while
-    there is none.
-    """
-    wanted = {"HEADRACE_KAFKA": kafka.bootstrap_servers, "HEADRACE_INFERENCE_ID": str(inference.id)}
-    for process in psutil.process_iter(["cmdline"]):
-        if "inferencer" in (process.info["cmdline"] or []) and wanted.items() <= _environment(process).items():
-            return process
-    raise AssertionError(f"no replica of {inference.id} runs")
-
-
-def _environment(process: psutil.Process) -> dict[str, str]:
-    try:
-        return process.environ()
-    except psutil.Error:
-        return {}
-
-
-def _tree(replica: psutil.Process) -> list[psutil.Process]:
-    workers = _workers(replica)
-    return [replica, *workers, *(warden for each in workers if (warden := each.parent()) is not None)]
-
-
-def _workers(replica: psutil.Process) -> list[psutil.Process]:
-    """Whoever started them: their homes are in its work folder."""
-    work = replica.environ()["HEADRACE_WORK_DIR"]
-    return [
-        each
-        for each in psutil.process_iter(["cmdline", "cwd"])
-        if "frameworks.worker" in (each.info["cmdline"] or []) and Path(each.info["cwd"] or "/").is_relative_to(work)
-    ]
-
-
 def _anonymous_bytes(process: psutil.Process) -> int:
     (line,) = [one for one in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "RssAnon" in one]
     return int(line.split()[1]) * 1024
-
-
-def _has_spare(replica: psutil.Process) -> bool:
-    """Whether a second worker waits, with its framework imported."""
-    return len(_workers(replica)) == 2 and _is_idle(replica)
-
-
-def _is_idle(replica: psutil.Process) -> bool:
-    """Whether nothing of it imports or computes."""
-    before = sum(sum(each.cpu_times()[:2]) for each in _tree(replica))
-    time.sleep(1)
-    return sum(sum(each.cpu_times()[:2]) for each in _tree(replica)) - before < 0.1
-
-
-def _await(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while True:
-        try:
-            if condition():
-                return
-        except (AssertionError, ValueError, psutil.Error, KafkaException):
-            pass  # not yet
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.02)

@@ -306,6 +306,7 @@ class Loop:
             return
         places = _places_of(questions)
         self._pace.opened()
+        time.sleep(self._pace.rest_s(behind=self._behind))
         try:
             refused = self._send_answers(questions, places, answers)
             self._send_dead_letters(questions, places, refused)

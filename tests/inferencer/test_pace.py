@@ -1,6 +1,6 @@
 import pytest
 
-from inferencer.pace import MIN_INTERVAL_S, OFFSETS, TRANSACTIONS, CommitPace
+from inferencer.pace import MIN_INTERVAL_S, OFFSETS, TRANSACTIONS, CommitPace, Pacing
 
 
 class Clock:
@@ -26,14 +26,14 @@ def test_an_idle_transaction_is_due_after_the_shortest_interval() -> None:
 
 def test_costly_commits_become_rarer_within_the_bound() -> None:
     clock = Clock()
-    pace = CommitPace(TRANSACTIONS, clock)
+    pace = CommitPace(Pacing(cost_multiple=3, max_interval_s=0.1), clock)
     pace.opened()
     pace.committed(0.01)
     pace.opened()
-    assert pace.remaining_s(behind=False) == pytest.approx(0.01 * TRANSACTIONS.cost_multiple)
+    assert pace.remaining_s(behind=False) == pytest.approx(0.03)
     pace.committed(5.0)
     pace.opened()
-    assert pace.remaining_s(behind=False) == pytest.approx(TRANSACTIONS.max_interval_s)
+    assert pace.remaining_s(behind=False) == pytest.approx(0.1)
 
 
 def test_a_replica_that_is_behind_takes_the_longest_interval_from_the_first_answer_on() -> None:
@@ -45,6 +45,20 @@ def test_a_replica_that_is_behind_takes_the_longest_interval_from_the_first_answ
     assert pace.remaining_s(behind=True) == pytest.approx(TRANSACTIONS.max_interval_s - 0.03)
     pace.aborted()
     assert pace.remaining_s(behind=True) == float("inf")
+
+
+def test_nothing_is_produced_right_after_a_commit_unless_records_wait() -> None:
+    clock = Clock()
+    pace = CommitPace(TRANSACTIONS, clock)
+    pace.opened()
+    assert pace.rest_s(behind=False) == 0
+    pace.committed(0.01)
+    clock.now += 0.004
+    pace.opened()
+    assert pace.rest_s(behind=False) == pytest.approx(TRANSACTIONS.rest_s - 0.004)
+    assert pace.rest_s(behind=True) == 0
+    clock.now += TRANSACTIONS.rest_s
+    assert pace.rest_s(behind=False) == 0
 
 
 def test_offsets_of_answers_that_are_seen_already_commit_seldom() -> None:
