@@ -68,7 +68,7 @@ class Storm:
         """All of them in random order; those that there is no time for are left out."""
         order = [name for name, count in wishes.items() for _ in range(count)]
         self._rng.shuffle(order)
-        self.wished, self._began, self._within_s = len(order), time.monotonic(), within_s
+        self.wished, self._began, self._within_s = max(1, len(order)), time.monotonic(), within_s
         deadline = self._began + within_s
         for name in order:
             if time.monotonic() > deadline:

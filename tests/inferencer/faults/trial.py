@@ -75,6 +75,7 @@ class Trial:
         self.kafka, self.setting, self.plane, self.fleet, self.reader = kafka, setting, plane, fleet, reader
         self.load = setting.load
         self.swaps = 0
+        self._parts: list[Fleet | LiveReader | Sending] = [fleet, reader]
 
     @property
     def source(self) -> str:
@@ -117,6 +118,7 @@ class Trial:
             return min(self.reader.count + self.setting.backlog, round(progress() * self.load.total))
 
         with Sending(self.load, self.kafka, self.source, allowed) as sending:
+            self._parts.append(sending)
             yield sending
 
     def await_count(self, count: int, timeout_s: float = 60.0) -> None:
@@ -130,7 +132,7 @@ class Trial:
 
     def check(self) -> None:
         """Raises what has failed in the harness."""
-        for part in (self.fleet, self.reader):
+        for part in self._parts:
             if part.failure is not None:
                 raise part.failure
 
