@@ -238,7 +238,8 @@ def without_random_state(found: Checkpoint) -> Checkpoint:
         torch = found.state["random"]["torch"]
         words = torch["bytes"].copy()
         words[24:2520] = words[24:2520][::-1]  # The words of the Mersenne twister.
-        random = {**found.state["random"], "torch": {**torch, "bytes": words}}
+        cuda = [{**each, "bytes": each["bytes"] ^ 1} for each in found.state["random"]["cuda"]]
+        random = {**found.state["random"], "torch": {**torch, "bytes": words}, "cuda": cuda}
         return replace(found, state={**found.state, "random": random})
     model = [each + 1 if each.dtype.kind in "ui" else each for each in found.state["model"]]
     return replace(found, state={**found.state, "model": model})
