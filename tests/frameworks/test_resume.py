@@ -238,7 +238,8 @@ def without_random_state(found: Checkpoint) -> Checkpoint:
         torch = found.state["random"]["torch"]
         words = torch["bytes"].copy()
         words[24:2520] = words[24:2520][::-1]  # The words of the Mersenne twister.
-        cuda = [{**each, "bytes": each["bytes"] ^ 1} for each in found.state["random"]["cuda"]]
+        seed = np.array(8 * [1] + 8 * [0], np.uint8)  # Behind it is an offset, which has to be a multiple of four.
+        cuda = [{**each, "bytes": each["bytes"] ^ seed} for each in found.state["random"]["cuda"]]
         random = {**found.state["random"], "torch": {**torch, "bytes": words}, "cuda": cuda}
         return replace(found, state={**found.state, "random": random})
     model = [each + 1 if each.dtype.kind in "ui" else each for each in found.state["model"]]
