@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -38,7 +39,8 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """A home folder; whatever runs in it at the end is killed."""
     yield tmp_path / "home"
     for process in of_home(tmp_path / "home"):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # It ends by itself at this moment.
+            process.kill()
 
 
 def of_home(home: Path) -> list[psutil.Process]:
