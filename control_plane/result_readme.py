@@ -183,7 +183,7 @@ with torch.inference_mode():
 
 def _checkpoint(_: Result) -> str:
     return (
-        "The newest checkpoint before the loss was no number any more: weights, optimizer, random states and the place. "
+        "The newest checkpoint before the loss was no number any more: weights, optimizer, random states, place. "
         "`docs/training.md` of Headrace says how to read it."
     )
 
