@@ -181,6 +181,13 @@ with torch.inference_mode():
     return f"{about}\n\n{_python(example)}"
 
 
+def _checkpoint(_: Result) -> str:
+    return (
+        "The newest checkpoint before the loss was no number any more: weights, optimizer, random states, place. "
+        "`docs/training.md` of Headrace says how to read it."
+    )
+
+
 _EXAMPLES: Mapping[str, Callable[[Result], str]] = {
     ".keras": _keras,
     ".savedmodel.zip": _saved_model,
@@ -193,6 +200,7 @@ _EXAMPLES: Mapping[str, Callable[[Result], str]] = {
     ".onnx": _onnx,
     ".safetensors": _safetensors,
     ".pt2": _exported_program,
+    "last_finite.checkpoint": _checkpoint,
 }
 
 

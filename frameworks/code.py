@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dis
 import linecache
+import re
 import sys
 import traceback
 import types
@@ -17,6 +18,8 @@ from frameworks.failure import Failure
 MODULE = "headrace_model"
 # The names of the two parts in tracebacks, and in answers without the brackets.
 PARTS = ("imports", "code")
+# Keras has the texts of exceptions in bold; a KeyError shows its own as a literal.
+COLOURS = re.compile(r"(?:\x1b|\\x1b)\[[0-9;]*m")
 FILENAMES = tuple(f"<{part}>" for part in PARTS)
 
 
@@ -146,7 +149,7 @@ def _place(part: str, line: int | None, column: int | None) -> dict[str, object]
 
 def _text(error: BaseException) -> str:
     # Frameworks append pages of state; the start says what is wrong.
-    return f"{type(error).__name__}: {error}".strip()[:4000]
+    return COLOURS.sub("", f"{type(error).__name__}: {error}").strip()[:4000]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -21,7 +21,6 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.utils.data import DataLoader
 
-from frameworks import torch_state
 from frameworks.arguments import Known, one_of, parameters_of, whole
 from frameworks.choice import choose_model
 from frameworks.code import unless_theirs
@@ -45,6 +44,7 @@ from frameworks.torch_modules import (
     try_out,
 )
 from frameworks.torch_parts import METHODS, MeanLoss, Parts, TrainingState
+from frameworks.torch_state import notice_schedulers, schedulers_of
 from frameworks.work import Work, threads_for
 
 FIT_CHECKS = {
@@ -71,7 +71,7 @@ class PyTorch:
         if threads:
             torch.set_num_threads(threads)
         self._threads = torch.get_num_threads()
-        torch_state.notice_schedulers()
+        notice_schedulers()
 
     def warm_up(self, *, trains: bool) -> None:
         """Makes a tiny model, for a training with its optimizer: the first one of a process imports a compiler, which
@@ -178,7 +178,8 @@ class PyTorch:
         course = Course(plan, begin, training.checkpoints)
         mean_loss = MeanLoss()
         trainer = self._trainer(model, parts, arguments, mean_loss)
-        state = TrainingState(model, parts, trainer, mean_loss, arguments.get("gradient_accumulation_steps", 1))
+        accumulation, schedulers = arguments.get("gradient_accumulation_steps", 1), len(schedulers_of(parts.optimizer))
+        state = TrainingState(model, parts, trainer, mean_loss, accumulation, schedulers)
         trainer.on(Events.ITERATION_COMPLETED)(lambda: course.step(mean_loss.last, 1, state.take))
 
         @trainer.on(Events.EPOCH_COMPLETED)
@@ -312,10 +313,10 @@ class PyTorch:
         return trainer
 
     def _evaluate(
-        self, model: nn.Module, rows: Rows, arguments: Mapping[str, Any], batch_size: int, convert: Conversion
+        self, model: Any, rows: Rows, arguments: Mapping[str, Any], batch_size: int, convert: Conversion
     ) -> dict[str, float]:
-        parts = Parts.of(model)
-        metrics = {"loss": Loss(parts.loss), **parts.metrics}
+        # Not optimizer(): another schedule would take the place of the one that it has left in the model.
+        metrics = {"loss": Loss(model.loss_fn()), **model.metrics()}
         evaluator = create_supervised_evaluator(model, metrics=metrics, device=self._device, model_fn=call)
         order = EpochOrder(
             rows=len(rows),

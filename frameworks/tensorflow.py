@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import math
 import os
 import warnings
 import zipfile
@@ -145,6 +146,8 @@ class TensorFlow:
         plan = Plan(arguments["epochs"], order.steps, training.batch_size)
         course = Course(plan, begin, training.checkpoints if _is_in_step(model, plan) else None)
         validation_batch = arguments.pop("validation_batch_size", None) or training.batch_size
+        if arguments.get("class_weight"):
+            arguments["class_weight"] = _weights_of_all(training.rows, arguments["class_weight"])
         feed = _Feed(model, training.keep_integers)
         data = feed.epochs(training.rows, order, plan.epochs, course.position)
         if course.resumed is not None:
@@ -389,6 +392,15 @@ def _accept_whole_number_shapes() -> None:
     # Keras records the arguments of every layer by the signature of its constructor.
     init.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
     keras.layers.InputLayer.__init__ = init
+
+
+def _weights_of_all(rows: Rows, weights: Mapping[int, float]) -> dict[int, float]:
+    """1 for all others, as `fit` has it on arrays; on a data set Keras fails at classes behind the last given."""
+    last = max(weights)
+    for array in (rows.labels or {}).values():
+        width = math.prod(array.shape[1:])
+        last = max(last, width - 1 if width > 1 else math.ceil(array[rows.index].max()))
+    return {number: weights.get(number, 1.0) for number in range(last + 1)}
 
 
 def _check_data(model: keras.Model, training: Training) -> None:

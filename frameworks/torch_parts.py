@@ -79,6 +79,8 @@ class TrainingState:
     trainer: Engine
     mean_loss: MeanLoss
     accumulation: int
+    schedulers: int
+    """That optimizer() made."""
 
     def take(self) -> Tree | None:
         """The state of this moment; None when weights are no numbers any more."""
@@ -86,7 +88,7 @@ class TrainingState:
             return None
         return {
             "model": torch_state.take_model(self.model),
-            "optimizer": torch_state.take_optimizer(self.parts.optimizer),
+            "optimizer": torch_state.take_optimizer(self.parts.optimizer, self.schedulers),
             "random": torch_state.take_random(),
             "gradients": self._takes_gradients and torch_state.take_gradients(self.model),
             "epoch": None if self._is_between_epochs else self._take_epoch(),

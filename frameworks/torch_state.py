@@ -105,9 +105,13 @@ def put_gradients(model: nn.Module, state: Mapping[str, Any]) -> None:
             parameter.grad = gradients[name].to(parameter.device)
 
 
-def take_optimizer(optimizer: torch.optim.Optimizer) -> Tree:
-    """The optimizer and its schedulers."""
+def take_optimizer(optimizer: torch.optim.Optimizer, made: int) -> Tree:
+    """The optimizer and its schedulers. Raises UnsavableError unless they are those that were `made` with it: of others
+    a resumed training would not have any to put their state in.
+    """
     schedulers = [packed(one.state_dict()) for one in schedulers_of(optimizer)]
+    if len(schedulers) != made:
+        raise UnsavableError(f"{len(schedulers)} schedulers, and optimizer() makes {made}; let it make and keep all")
     return {"optimizer": packed(optimizer.state_dict()), "schedulers": schedulers}
 
 

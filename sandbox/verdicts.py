@@ -29,7 +29,7 @@ REPORTED: Mapping[str, type[HeadraceError]] = {
     "NO_MODEL": InvalidArgument,
     "UNKNOWN_ARGUMENT": InvalidArgument,
     "INVALID_FIELD": InvalidArgument,
-    "SCHEMA_MISMATCH": FailedPrecondition,
+    "SCHEMA_MISMATCH": InvalidArgument,
     "EMPTY_STREAM": FailedPrecondition,
     "NAN_LOSS": FailedPrecondition,
     "OUT_OF_MEMORY": ResourceExhausted,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.chunks import sha256_of
-from headrace.errors import InvalidArgument, not_yet
+from headrace.errors import HeadraceError, InvalidArgument, not_yet
 from headrace.failpoints import fail_at
 from headrace.patience import Patience
 from headrace.v1 import deployment_pb2, error_pb2
@@ -32,6 +32,7 @@ from sandbox.session import (
     FitEvent,
     FitJob,
     FitProgress,
+    SavedFile,
     WorkerSession,
 )
 from streams import spool
@@ -58,6 +59,7 @@ AWAIT_S = 30
 # An evaluation reads fewer rows than the training did, once.
 EVALUATE_TIMEOUT_S = 600.0
 SANDBOX_LEVEL = "process"
+LAST_FINITE = "last_finite.checkpoint"
 
 
 class Job:
@@ -149,6 +151,8 @@ class Job:
                 wait_s=self._settings.kafka_wait_s, limit_bytes=self._settings.spool_limit_bytes,
             )  # fmt: skip
         fail_at("after_spool")
+        if self._records == (0, 0):  # An earlier attempt has read them, or another training of the deployment.
+            self._records = (data.spool.record_count, data.spool.record_count)
         known = Outcome(split_sizes=data.sizes, decode_error_count=data.spool.decode_error_count)
         known.reading_time.FromNanoseconds(round(data.spool.reading_s * 1e9))
         self._learn(known)
@@ -232,10 +236,25 @@ class Job:
         self._fitting = True
         try:
             yield from session.fit(job, stop=self._ending.event)
+        except HeadraceError as error:
+            if error.reason == error_pb2.REASON_NAN_LOSS:
+                self._keep_last_finite(self._folder / "checkpoints")
+            raise
         finally:
             self._fitting = False
         # The run may have ended when the training had just done so, and nobody broke off the worker.
         self._ending.check()
+
+    def _keep_last_finite(self, checkpoints: Path) -> None:
+        """With the result: the folder goes, and whoever asks what made a loss explode needs the weights before it."""
+        newest = max(checkpoints.glob("*.checkpoint"), default=None)
+        if newest is None:
+            return
+        try:
+            artifact = artifact_of(SavedFile(LAST_FINITE, newest, "application/octet-stream"))
+            self._uploader().upload(artifact, newest)
+        except HeadraceError as error:
+            log.warning("the last finite checkpoint is not kept", extra={"cause": error.message})
 
     def _fit_job(self, data: Data, wish: Wish) -> FitJob:
         return FitJob(
@@ -335,18 +354,21 @@ class Job:
     def _deliver(self, done: Trained) -> None:
         """Uploads the files; FINISHED is the last event, and comes when they are stored."""
         fail_at("before_upload")
-        uploader = Uploader(
-            self._control_plane.results,
-            self._patience,
-            result_id=self._settings.result_id,
-            attempt=self._settings.attempt,
-        )
+        uploader = self._uploader()
         for artifact in done.artifacts:
             uploader.upload(artifact, done.folder / artifact.name)
         fail_at("after_upload")
         self._ending.check()
         fail_at("before_finish")
         self._reporter.change_state(deployment_pb2.STATE_FINISHED)
+
+    def _uploader(self) -> Uploader:
+        return Uploader(
+            self._control_plane.results,
+            self._patience,
+            result_id=self._settings.result_id,
+            attempt=self._settings.attempt,
+        )
 
     def _learn(self, known: Outcome) -> None:
         self._outcome.MergeFrom(known)

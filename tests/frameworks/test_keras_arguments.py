@@ -30,6 +30,22 @@ def test_class_weights_change_what_is_learnt(keras_worker: WorkerSession, tmp_pa
     assert set(np.argmax(answers, axis=1)) == {2}
 
 
+@pytest.mark.parametrize("weights", ["{0: 1.0}", "{1: 1}", "{0: 1.0, 7: 9.0}"])
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_classes_without_a_weight_have_one(
+    keras_worker: WorkerSession, tmp_path: Path, weights: str, one_hot: bool
+) -> None:
+    samples, numbers = three_classes(90)
+    labels = np.eye(3, dtype=np.float32)[numbers] if one_hot else numbers
+    code = KERAS.classifier.replace("sparse_", "") if one_hot else KERAS.classifier
+    plain, weighted = (
+        fit(keras_worker, code, job(tmp_path, samples, labels, fit_args=f"epochs=2{what}"))
+        for what in ("", f", class_weight={weights}")
+    )
+    losses = [[epoch.metrics["training"]["loss"] for epoch in epochs] for epochs in (plain, weighted)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_rows_stay_in_order_without_shuffle(keras_worker: WorkerSession, tmp_path: Path) -> None:
     # The model prints what it is fed.
     code = """

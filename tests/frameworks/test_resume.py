@@ -178,6 +178,78 @@ def test_what_pytorch_gathers_over_steps_is_not_lost(
         assert resumed.came_to == whole.came_to
 
 
+# The schedule belongs to the module, which steps it itself.
+OWN_SCHEDULE = """
+class Scheduled(Net):
+    def forward(self, x):
+        if self.training and x.shape[0] == 8:
+            self.schedule.step()
+        return super().forward(x)
+
+    def optimizer(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        self.schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        return optimizer
+
+    def metrics(self):
+        here = self
+
+        class Rate(ignite.metrics.Metric):
+            def reset(self): pass
+            def update(self, output): pass
+            def compute(self): return here.schedule.get_last_lr()[0]
+
+        return {"rate": Rate()}
+
+model = Scheduled()
+"""
+
+
+# Made with the first step.
+LATE_SCHEDULE = """
+class Scheduled(Net):
+    def forward(self, x):
+        if self.training:
+            self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.learner, 0.5)
+        return super().forward(x)
+
+    def optimizer(self):
+        self.learner = torch.optim.SGD(self.parameters(), lr=0.1)
+        return self.learner
+
+model = Scheduled()
+"""
+
+
+def test_a_schedule_that_the_module_keeps_goes_on_over_validations_and_restarts(
+    torch_worker: WorkerSession, benches: Any, tmp_path: Path
+) -> None:
+    what = job(tmp_path, *three_classes(44), validation=4, batch_size=8, seed=SEED, fit_args="max_epochs=3")
+    text, checkpoints = code(benches["pytorch"].models) + OWN_SCHEDULE, tmp_path / "checkpoints"
+    with keeping_all(torch_worker, benches["pytorch"].models):
+        whole = Ended(torch_worker, text, written(what, checkpoints), tmp_path / "saved")
+    assert [epoch.metrics["training"]["rate"] for epoch in whole.epochs] == [0.1 / 2**5, 0.1 / 2**10, 0.1 / 2**15]
+    for step in (5, 7, 10):
+        left = left_at(step, checkpoints, tmp_path / "left")
+        resumed = Ended(torch_worker, text, written(what, left), tmp_path / "saved")
+        assert resumed.began.epoch * resumed.began.steps + resumed.began.step == step
+        assert resumed.came_to == whole.came_to
+
+
+def test_a_schedule_that_a_restart_would_not_find_costs_the_checkpoints_and_no_weight(
+    torch_worker: WorkerSession, benches: Any, tmp_path: Path
+) -> None:
+    what = job(tmp_path, *three_classes(40), batch_size=8, seed=SEED, fit_args="max_epochs=2")
+    Ended(
+        torch_worker,
+        code(benches["pytorch"].models) + LATE_SCHEDULE,
+        written(what, tmp_path / "checkpoints"),
+        tmp_path / "saved",
+    )
+    assert "no checkpoints are written" in torch_worker.output
+    assert not list((tmp_path / "checkpoints").glob("*.checkpoint"))
+
+
 def test_a_killed_worker_is_gone_on_from_by_another(
     bench: Bench, worker: WorkerSession, models: Models, what: FitJob, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.errors import HeadraceError
+from headrace.errors import HeadraceError, InvalidArgument
 from sandbox.session import FitEpoch, FitJob, WorkerSession
 from tests.frameworks.data import job, three_classes, write
 from tests.frameworks.models import Models
@@ -209,7 +209,7 @@ def test_data_that_do_not_fit_are_refused_with_both_shapes(
 ) -> None:
     paths = write(tmp_path, samples=samples, labels=labels)
     error = failure(worker, models.classifier, FitJob(paths["samples"], paths["labels"]))
-    assert error.reason_name == "SCHEMA_MISMATCH"
+    assert (error.reason_name, type(error)) == ("SCHEMA_MISMATCH", InvalidArgument)
     for text in named:
         assert text in error.message
 
@@ -241,13 +241,17 @@ def test_a_loss_that_is_no_number_stops_at_its_step(worker: WorkerSession, model
     assert 2 <= int(error.metadata["step"]) <= 9
 
 
+@pytest.mark.parametrize("kind", ["KeyError", "ValueError"])
 def test_an_exception_of_the_code_in_training_has_its_place(
-    worker: WorkerSession, models: Models, tmp_path: Path
+    worker: WorkerSession, models: Models, tmp_path: Path, kind: str
 ) -> None:
-    error = failure(worker, models.raising, job(tmp_path, *three_classes(40)))
+    error = failure(worker, models.raising.replace("KeyError", kind), job(tmp_path, *three_classes(40)))
     assert error.reason_name == "CODE_ERROR"
     assert (error.metadata["file"], error.metadata["line"]) == ("code", "5")
+    assert error.message.startswith(f"{kind}: ")
     assert "not today" in error.message
+    assert "\x1b" not in error.message
+    assert "x1b" not in error.message, "as a literal neither"
 
 
 def test_a_model_that_cannot_be_trained_is_said_to_be_so(worker: WorkerSession, models: Models, tmp_path: Path) -> None:

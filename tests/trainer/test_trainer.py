@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from confluent_kafka import TopicPartition
@@ -255,11 +256,13 @@ LEAVING = digits.TORCH.replace("return self.layers(x)", "import os; os._exit(0)"
 GREEDY = digits.TORCH.replace("return self.layers(x)", "kept = [bytearray(2**24) for _ in range(1000)]; return x")
 
 
-def test_what_is_wrong_with_a_model_fails_its_training(start: Start, stream: stream_pb2.Stream) -> None:
+def test_what_is_wrong_with_a_model_fails_its_training(
+    start: Start, stream: stream_pb2.Stream, platform: Platform
+) -> None:
     trainers = {
         "CODE_ERROR": start(TORCH, stream, code=BROKEN_STEP),
         "SCHEMA_MISMATCH": start(KERAS, stream, code=NARROW),
-        "NAN_LOSS": start(TORCH, stream, code=NAN),
+        "NAN_LOSS": start(TORCH, stream, code=NAN, checkpoint_interval={"nanos": 1}),
         "DEADLINE": start(TORCH, stream, code=ENDLESS, deadline={"seconds": 1}),
         "UNKNOWN_ARGUMENT": start(TORCH, stream, pytorch=FrameworkArguments(fit_args="max_epoch=3")),
         "INVALID_FIELD": start(TORCH, stream, pytorch=FrameworkArguments(fit_args="max_epochs=0")),
@@ -275,6 +278,26 @@ def test_what_is_wrong_with_a_model_fails_its_training(start: Start, stream: str
     greedy = from_status(trainers["OUT_OF_MEMORY"].events[-1].state_change.error)
     assert int(greedy.metadata["limit_bytes"]) == MEMORY
     assert int(greedy.metadata["peak_bytes"]) > MEMORY
+    check_last_finite_is_kept(trainers["NAN_LOSS"], platform)
+
+
+def check_last_finite_is_kept(trainer: Trainer, platform: Platform) -> None:
+    assert from_status(trainer.events[-1].state_change.error).metadata["step"] == "2"
+    (kept,) = platform.recorded[trainer.result_id]
+    header, arrays = read_checkpoint(platform.artifacts[kept.sha256])
+    assert (kept.name, header["epoch"], header["step"]) == ("last_finite.checkpoint", 0, 1)
+    weights = [one.view(np.float32) for one in arrays if one.nbytes == 64 * 16 * 4]
+    assert weights
+    assert all(np.isfinite(one).all() for one in weights)
+
+
+def read_checkpoint(data: bytes) -> tuple[Any, list[Any]]:
+    """As docs/training.md says."""
+    chapter = Path("docs/training.md").read_text().partition("last_finite.checkpoint")[2]
+    example = chapter.partition("```python\n")[2].partition("```")[0]
+    found: dict[str, Any] = {"data": data}
+    exec(example, found)
+    return found["header"], found["arrays"]
 
 
 @pytest.mark.chaos
