@@ -29,6 +29,12 @@ TIMEOUT_S = 60.0
 STOP_DEADLINE_S = 60.0
 POLL_S = 0.2
 SHOWN = 80
+ENDED = (inference_pb2.INFERENCE_STATE_STOPPED, inference_pb2.INFERENCE_STATE_FAILED)
+# What becomes of records without an answer that are no dead letters.
+_ELSEWHERE = {
+    inference_pb2.ERROR_POLICY_SKIP: " What cannot be answered is counted; `headrace inference show` says how many.",
+    inference_pb2.ERROR_POLICY_STOP: " What cannot be answered stops it; `headrace inference show` says why.",
+}
 Name = Annotated[str, typer.Argument(metavar="INFERENCE", help="Its name or id.")]
 
 
@@ -51,7 +57,14 @@ def infer(  # noqa: PLR0913 - an option each
             "--guarantee", help="exactly-once (default) or at-least-once (default where the clusters are different)."
         ),
     ] = "",
-    start: Annotated[str, typer.Option("--start", help="committed (default), earliest or latest.")] = "",
+    start: Annotated[
+        str,
+        typer.Option(
+            "--start",
+            help="Where a new inference begins. committed (default) or latest: at the next record that is written; "
+            "earliest: at the first record that the topic has.",
+        ),
+    ] = "",
     after: Annotated[
         str,
         typer.Option(
@@ -70,6 +83,8 @@ def infer(  # noqa: PLR0913 - an option each
     as_json: Json = False,
 ) -> None:
     """Let a trained model answer a topic with a topic. Formats and shapes are those that it was trained on."""
+    if start and after:
+        raise typer.BadParameter("--after says where to begin: leave out --start")
     inference = inference_pb2.Inference(
         name=name,
         replicas=replicas,
@@ -170,6 +185,7 @@ def show(name: Name, as_json: Json = False) -> None:
         "answers": _answers(found),
         "warnings": "\n".join(found.warnings),
         "guarantee": inference_pb2.Guarantee.Name(found.guarantee).removeprefix("GUARANTEE_").lower().replace("_", "-"),
+        "on error": next((name for name, policy in ERROR_POLICIES.items() if policy == found.on_error), ""),
         "created": output.ago(found.create_time),
         "page": f"{gateway_url()}/inferences/{found.id}",
     })  # fmt: skip
@@ -191,7 +207,7 @@ def show(name: Name, as_json: Json = False) -> None:
             "error",
         ],
         [_replica_row(replica) for replica in found.replica_states],
-        empty="No replica has reported yet.",
+        empty="No replica runs." if found.state in ENDED else "No replica has reported yet.",
     )
 
 
@@ -293,9 +309,16 @@ def dead_letters(
     output.print_table(
         ["question", "when", "reason", "message", "model", "key", "value"],
         [_letter_row(letter) for letter in listed.dead_letters],
-        empty="Every record was answered.",
+        empty=_no_letters(found, reason),
         more=bool(listed.next_page_token),
+        option="--count",
     )
+
+
+def _no_letters(found: inference_pb2.Inference, reason: str) -> str:
+    """Not that every record was answered: some wait, and other policies leave records without an answer elsewhere."""
+    kind = f" with the reason {reason}" if reason else ""
+    return f"There are no dead letters of {found.input_topic}{kind}." + _ELSEWHERE.get(found.on_error, "")
 
 
 def _replay(predictions: PredictionsStub, request: predictions_pb2.ReplayDeadLettersRequest, as_json: bool) -> None:

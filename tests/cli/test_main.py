@@ -66,6 +66,7 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
         ["up", "--port", "70000"],
         ["infer", "1", "-i", "a", "-o", "b", "--guarantee", "sometimes"],
         ["infer", "digits", "-i", "a", "-o", "b"],
+        ["infer", "1", "-i", "a", "-o", "b", "--after", "digits-v1", "--start", "earliest"],
         ["inference", "update"],
         ["kafka-cluster", "create", "east", "garbage"],
         ["kafka-cluster", "create", "east", "east:9092", "--option", "sasl.password"],
