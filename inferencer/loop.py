@@ -440,6 +440,7 @@ def is_permanent(error: HeadraceError) -> bool:
         error_pb2.REASON_NO_ARTIFACT,
         error_pb2.REASON_DIGEST_MISMATCH,
         error_pb2.REASON_UNKNOWN_TOPIC,
+        error_pb2.REASON_TOPIC_RECREATED,
         error_pb2.REASON_KAFKA_FORBIDDEN,
         error_pb2.REASON_INVALID_FORMAT,
         error_pb2.REASON_INVALID_FIELD,

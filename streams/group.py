@@ -176,6 +176,10 @@ class GroupReader:
         """
         self._collect(1, 0.0)
 
+    def fail(self, error: HeadraceError) -> None:
+        """From any thread: the next `consume` or `keep_alive` raises it."""
+        self._failure = error
+
     def pause(self) -> None:
         """Fetch nothing until `resume`; also from partitions that are given to us meanwhile."""
         self._paused = True
