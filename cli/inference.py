@@ -13,10 +13,10 @@ from google.protobuf import duration_pb2, json_format
 from cli import output
 from cli.connection import control_plane, find_inference, list_all
 from cli.home import gateway_url
-from cli.inference_options import ERROR_POLICIES, FORMATS, GUARANTEES, STARTS, chosen, set_source, source
+from cli.inference_options import ERROR_POLICIES, FORMATS, GUARANTEES, MAX_WAIT_S, STARTS, chosen, set_source, source
 from cli.inference_update import update
 from cli.logs import print_logs
-from cli.options import MAX_INT32, count_option
+from cli.options import MAX_INT32, count_option, finite
 from cli.output import Json, Limit
 from headrace.errors import DeadlineExceeded, FailedPrecondition, from_status
 from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2, predictions_pb2, stream_pb2
@@ -77,6 +77,10 @@ def infer(  # noqa: PLR0913 - an option each
         str, typer.Option("--labels", help="Names of the classes, joined by commas: answers tell the best one.")
     ] = "",
     max_rows: Annotated[int, count_option("--max-rows", help="Rows of a batch. 0: adapts.")] = 0,
+    max_wait_s: Annotated[
+        float | None,
+        typer.Option("--max-wait", min=0.0, max=MAX_WAIT_S, help="Seconds that a batch waits for its first row."),
+    ] = None,
     input_cluster: Annotated[str, typer.Option("--input-cluster", help="A name of `headrace kafka-cluster`.")] = "",
     output_cluster: Annotated[str, typer.Option("--output-cluster", help="The same, of the answers.")] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when all replicas run.")] = True,
@@ -99,6 +103,8 @@ def infer(  # noqa: PLR0913 - an option each
         output_format=chosen(FORMATS, output_format.lower(), "--output-format"),
         labels=inference_pb2.AnswerLabels(names=labels.split(",")) if labels else None,
     )
+    if max_wait_s is not None:
+        inference.batch.max_wait.FromMicroseconds(round(finite(max_wait_s) * 1e6))
     with control_plane() as channel:
         set_source(channel, inference, result)
         if after:

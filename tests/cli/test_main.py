@@ -71,6 +71,7 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
         ["kafka-cluster", "create", "east", "garbage"],
         ["kafka-cluster", "create", "east", "east:9092", "--option", "sasl.password"],
         ["inference", "update", "digits", "--max-wait", "61"],
+        ["infer", "1", "-i", "a", "-o", "b", "--max-wait", "61"],
         ["train", "digits", "--deadline", "nan"],
         ["train", "digits", "--decode-error-limit", "nan"],
         ["train", "digits", "--decode-error-limit", "1.5"],
