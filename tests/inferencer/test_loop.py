@@ -206,18 +206,19 @@ def test_a_kill_at_any_place_loses_and_doubles_nothing(
     command = [sys.executable, "-m", "tests.inferencer.replica", kafka.bootstrap_servers, source, target, "0"]
     killed = subprocess.run(command, env=environment, timeout=60, check=False)
     assert killed.returncode == -signal.SIGKILL
+    send(kafka, source, 100, 101)  # for the next process, also where the killed one has answered all the others
     again = subprocess.Popen(command, env=environment)
     try:
         with TopicFollower(kafka, target, {}) as follower:
-            answers = read_until(follower, 400, 40)
+            answers = read_until(follower, 101 * PARTITIONS, 40)
         again.terminate()
         assert again.wait(20) == 0
     finally:
         again.kill()
-    expect_each_once(read_all(kafka, target), 100)
+    expect_each_once(read_all(kafka, target), 101)
     for offsets in sources(answers).values():
         assert offsets == sorted(offsets)
-    assert committed(kafka, source) == dict.fromkeys(range(PARTITIONS), 100)
+    assert committed(kafka, source) == dict.fromkeys(range(PARTITIONS), 101)
 
 
 def test_a_bad_record_becomes_a_dead_letter_in_its_place_and_the_others_are_answered(
