@@ -13,10 +13,10 @@ from google.protobuf import duration_pb2, json_format
 from cli import output
 from cli.connection import control_plane, find_inference, list_all
 from cli.home import gateway_url
-from cli.inference_options import ERROR_POLICIES, FORMATS, GUARANTEES, STARTS, chosen, set_source, source
+from cli.inference_options import ERROR_POLICIES, FORMATS, GUARANTEES, MAX_WAIT_S, STARTS, chosen, set_source, source
 from cli.inference_update import update
 from cli.logs import print_logs
-from cli.options import MAX_INT32, count_option
+from cli.options import MAX_INT32, count_option, finite
 from cli.output import Json, Limit
 from headrace.errors import DeadlineExceeded, FailedPrecondition, from_status
 from headrace.v1 import deployment_manager_pb2, error_pb2, inference_pb2, predictions_pb2, stream_pb2
@@ -29,6 +29,12 @@ TIMEOUT_S = 60.0
 STOP_DEADLINE_S = 60.0
 POLL_S = 0.2
 SHOWN = 80
+ENDED = (inference_pb2.INFERENCE_STATE_STOPPED, inference_pb2.INFERENCE_STATE_FAILED)
+# What becomes of records without an answer that are no dead letters.
+_ELSEWHERE = {
+    inference_pb2.ERROR_POLICY_SKIP: " What cannot be answered is counted; `headrace inference show` says how many.",
+    inference_pb2.ERROR_POLICY_STOP: " What cannot be answered stops it; `headrace inference show` says why.",
+}
 Name = Annotated[str, typer.Argument(metavar="INFERENCE", help="Its name or id.")]
 
 
@@ -51,7 +57,14 @@ def infer(  # noqa: PLR0913 - an option each
             "--guarantee", help="exactly-once (default) or at-least-once (default where the clusters are different)."
         ),
     ] = "",
-    start: Annotated[str, typer.Option("--start", help="committed (default), earliest or latest.")] = "",
+    start: Annotated[
+        str,
+        typer.Option(
+            "--start",
+            help="Where a new inference begins. committed (default) or latest: at the next record that is written; "
+            "earliest: at the first record that the topic has.",
+        ),
+    ] = "",
     after: Annotated[
         str,
         typer.Option(
@@ -64,12 +77,18 @@ def infer(  # noqa: PLR0913 - an option each
         str, typer.Option("--labels", help="Names of the classes, joined by commas: answers tell the best one.")
     ] = "",
     max_rows: Annotated[int, count_option("--max-rows", help="Rows of a batch. 0: adapts.")] = 0,
+    max_wait_s: Annotated[
+        float | None,
+        typer.Option("--max-wait", min=0.0, max=MAX_WAIT_S, help="Seconds that a batch waits for its first row."),
+    ] = None,
     input_cluster: Annotated[str, typer.Option("--input-cluster", help="A name of `headrace kafka-cluster`.")] = "",
     output_cluster: Annotated[str, typer.Option("--output-cluster", help="The same, of the answers.")] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when all replicas run.")] = True,
     as_json: Json = False,
 ) -> None:
     """Let a trained model answer a topic with a topic. Formats and shapes are those that it was trained on."""
+    if start and after:
+        raise typer.BadParameter("--after says where to begin: leave out --start")
     inference = inference_pb2.Inference(
         name=name,
         replicas=replicas,
@@ -84,6 +103,8 @@ def infer(  # noqa: PLR0913 - an option each
         output_format=chosen(FORMATS, output_format.lower(), "--output-format"),
         labels=inference_pb2.AnswerLabels(names=labels.split(",")) if labels else None,
     )
+    if max_wait_s is not None:
+        inference.batch.max_wait.FromMicroseconds(round(finite(max_wait_s) * 1e6))
     with control_plane() as channel:
         set_source(channel, inference, result)
         if after:
@@ -170,6 +191,7 @@ def show(name: Name, as_json: Json = False) -> None:
         "answers": _answers(found),
         "warnings": "\n".join(found.warnings),
         "guarantee": inference_pb2.Guarantee.Name(found.guarantee).removeprefix("GUARANTEE_").lower().replace("_", "-"),
+        "on error": next((name for name, policy in ERROR_POLICIES.items() if policy == found.on_error), ""),
         "created": output.ago(found.create_time),
         "page": f"{gateway_url()}/inferences/{found.id}",
     })  # fmt: skip
@@ -191,7 +213,7 @@ def show(name: Name, as_json: Json = False) -> None:
             "error",
         ],
         [_replica_row(replica) for replica in found.replica_states],
-        empty="No replica has reported yet.",
+        empty="No replica runs." if found.state in ENDED else "No replica has reported yet.",
     )
 
 
@@ -293,9 +315,16 @@ def dead_letters(
     output.print_table(
         ["question", "when", "reason", "message", "model", "key", "value"],
         [_letter_row(letter) for letter in listed.dead_letters],
-        empty="Every record was answered.",
+        empty=_no_letters(found, reason),
         more=bool(listed.next_page_token),
+        option="--count",
     )
+
+
+def _no_letters(found: inference_pb2.Inference, reason: str) -> str:
+    """Not that every record was answered: some wait, and other policies leave records without an answer elsewhere."""
+    kind = f" with the reason {reason}" if reason else ""
+    return f"There are no dead letters of {found.input_topic}{kind}." + _ELSEWHERE.get(found.on_error, "")
 
 
 def _replay(predictions: PredictionsStub, request: predictions_pb2.ReplayDeadLettersRequest, as_json: bool) -> None:

@@ -63,15 +63,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     return made
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, more: bool = False) -> None:
-    """The table, or the sentence `empty`. more: say that there is more than is shown."""
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    empty: str,
+    more: bool = False,
+    option: str = "--limit",
+) -> None:
+    """The table, or the sentence `empty`. more: say that there is more than is shown, and which option shows it."""
     listed = list(rows)
     if not listed:
         console.print(empty)
         return
     console.print(table(columns, listed))
     if more:
-        errors.print(f"There are more; --limit N shows more than {len(listed)}.")
+        errors.print(f"There are more; {option} N shows more than {len(listed)}.")
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

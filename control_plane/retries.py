@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.rpc import status_pb2
 
 from control_plane.cluster import Exit
-from headrace.errors import Internal, Unavailable, from_status
+from headrace.errors import Aborted, Internal, Unavailable, from_status
 from headrace.process import EXIT_FENCED
 from headrace.v1 import error_pb2
 
@@ -36,6 +36,9 @@ def is_due(retry_time_us: int | None, now_us: int) -> bool:
 
 def end_error(workload: str, ended: Exit) -> status_pb2.Status:
     """The error of a process that ended without saying why."""
+    if ended.code == EXIT_FENCED:
+        message = f"the process {workload} lost its place to another one; see its log"
+        return Aborted(error_pb2.REASON_FENCED, message, workload=workload).to_status()
     if ended.code is not None:
         message = f"the process {workload} ended with the exit code {ended.code} and reported no reason; see its log"
         return Internal(error_pb2.REASON_INTERNAL_ERROR, message, exit_code=ended.code, workload=workload).to_status()

@@ -19,6 +19,7 @@ without the other would lose records, or answer them twice.
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -291,6 +292,12 @@ class Loop:
         self._reader.pause()
         self._reader.keep_alive()
         self._reader.resume()
+        self._status.observe(self._reader.assigned, self._unanswered(), behind=self._behind)
+
+    def _unanswered(self) -> dict[int, int]:
+        """Partition to records that wait in Kafka, or here for a slow model. Counted only then: it takes its time."""
+        read = Counter(question.partition() for batch in self._on_the_way for question in batch.questions)
+        return {number: lag + read[number] for number, lag in self._reader.lag().items()}
 
     def _check(self, batch: Batch, answers: Answers) -> None:
         """Raises where the records that cannot be answered are too many, or the policy wants none."""
@@ -440,6 +447,7 @@ def is_permanent(error: HeadraceError) -> bool:
         error_pb2.REASON_NO_ARTIFACT,
         error_pb2.REASON_DIGEST_MISMATCH,
         error_pb2.REASON_UNKNOWN_TOPIC,
+        error_pb2.REASON_TOPIC_RECREATED,
         error_pb2.REASON_KAFKA_FORBIDDEN,
         error_pb2.REASON_INVALID_FORMAT,
         error_pb2.REASON_INVALID_FIELD,

@@ -176,6 +176,10 @@ class GroupReader:
         """
         self._collect(1, 0.0)
 
+    def fail(self, error: HeadraceError) -> None:
+        """From any thread: the next `consume` or `keep_alive` raises it."""
+        self._failure = error
+
     def pause(self) -> None:
         """Fetch nothing until `resume`; also from partitions that are given to us meanwhile."""
         self._paused = True
@@ -222,11 +226,14 @@ class GroupReader:
             self._assign(starts)
 
     def lag(self) -> dict[int, int]:
-        """Partition → offsets that are written and not yet polled, by what the last fetches told; asks nobody."""
+        """Partition → offsets that are written and not yet handed out, by what the last fetches told; asks nobody."""
         lags = {}
         for number in sorted(self._assigned):
-            _, high = self._open_consumer.get_watermark_offsets(TopicPartition(self.topic, number), cached=True)
-            lags[number] = max(0, high - self._next.get(number, high)) if high >= 0 else 0
+            low, high = self._open_consumer.get_watermark_offsets(TopicPartition(self.topic, number), cached=True)
+            # Before its first record or its end was polled, a partition that begins at its beginning has no position.
+            lags[number] = max(0, high - self._next.get(number, max(0, low))) if high >= 0 else 0
+        for record in self._collected:
+            lags[_number(record)] += 1
         return lags
 
     def leave(self) -> None:

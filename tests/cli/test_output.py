@@ -46,6 +46,11 @@ def test_an_error_line_has_the_reason() -> None:
     assert output.error_line(result_pb2.Result().error) == ""
 
 
+def test_a_table_that_goes_on_says_which_option_shows_more(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table(["id"], [["7"], ["6"]], empty="None.", more=True, option="--count")
+    assert capsys.readouterr().err.strip() == "There are more; --count N shows more than 2."
+
+
 def test_metrics_come_in_the_order_of_the_training() -> None:
     splits = result_pb2.SplitMetrics()
     splits.splits["test"].values["loss"] = 0.5

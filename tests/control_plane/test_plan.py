@@ -158,7 +158,7 @@ def test_one_that_gives_way_is_stopped_before_another_is_started() -> None:
         (Exit(code=75), "INTERNAL_ERROR", {"exit_code": "75"}),
         (Exit(code=0), "INTERNAL_ERROR", {"exit_code": "0"}),
         (Exit(code=1), "INTERNAL_ERROR", {"exit_code": "1"}),
-        (Exit(code=11), "INTERNAL_ERROR", {"exit_code": "11"}),
+        (Exit(code=11), "FENCED", {"workload": "train-1-a1"}),
         (Exit(code=20), "INTERNAL_ERROR", {"exit_code": "20"}),
         (Exit(signal=9), "WORKER_CRASHED", {"signal": "9"}),
         (Exit(signal=11), "WORKER_CRASHED", {"signal": "11"}),

@@ -212,10 +212,13 @@ def test_an_inference_answers_a_file(platform: Platform, trained: int, blobs: Pa
     assert right is not None
     assert int(right[1]) > 270
     assert "blobs-live" in platform.done("inference", "list")
+    none = platform.done("inference", "dead-letters", "blobs-live", "--reason", "DECODE_ERROR")
+    assert "There are no dead letters of blobs-in with the reason DECODE_ERROR." in none
     assert platform.json("inference", "scale", "blobs-live", "2")["replicas"] == 2
     refused = platform.headrace("inference", "delete", "blobs-live")
     assert refused.returncode == 1
     assert platform.json("inference", "stop", "blobs-live")["state"] == "INFERENCE_STATE_STOPPED"
+    assert "No replica runs." in platform.done("inference", "show", "blobs-live")
     again = ["infer", str(trained), "-i", "blobs-in", "-o", "blobs-out", "--after", "blobs-live", "--no-wait"]
     following = platform.json(*again)
     assert sum(map(int, following["startOffsets"].values())) == 300

@@ -9,11 +9,12 @@ from functools import partial
 
 import pytest
 
-from headrace.errors import Aborted, FailedPrecondition, NotFound
+from headrace.errors import Aborted, FailedPrecondition, HeadraceError, NotFound
 from streams.group import GroupMetadata, GroupReader
-from streams.kafka import KafkaSettings, Message, headers_of
+from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
+from streams.topic_watch import TopicWatch
 from streams.writer import StreamProducer, TransactionAbortable, TransactionalWriter, TransactionFenced
-from tests.streams.log import delete_before, seen, values, write
+from tests.streams.log import delete_before, delete_topic, seen, values, write
 from tests.support import eventually
 
 Topic = Callable[..., str]
@@ -327,3 +328,55 @@ def test_a_slot_that_died_gets_its_partitions_back_at_once(
     owner.wait()
     owner.stdout.close()
     assert values(consume(members(name), 5)) == numbers(5)
+
+
+def ends_with(reader: GroupReader) -> HeadraceError:
+    """What the reader raises sooner or later."""
+    raised: list[HeadraceError] = []
+
+    def ended() -> bool:
+        try:
+            reader.consume(10, 0.1)
+        except HeadraceError as error:
+            raised.append(error)
+        return bool(raised)
+
+    eventually(ended, timeout_s=20, every_s=0)
+    return raised[0]
+
+
+def test_a_topic_that_is_made_anew_while_it_is_read_is_told(
+    kafka: KafkaSettings, topic: Topic, members: Callable[..., GroupReader]
+) -> None:
+    source = topic()
+    write(kafka, source, [b"old"] * 5)
+    reader = members(source)
+    with TopicWatch(kafka, source, reader.fail, every_s=1.0):
+        consume(reader, 5)
+        delete_topic(kafka, source)
+        ensure_topics(kafka, {source: 1})
+        write(kafka, source, [b"new"] * 5)  # as long as the old log: its records stand before the position
+        assert ends_with(reader).reason_name == "TOPIC_RECREATED"
+
+
+def test_a_topic_that_is_deleted_while_it_is_read_is_told(
+    kafka: KafkaSettings, topic: Topic, members: Callable[..., GroupReader]
+) -> None:
+    source = topic()
+    write(kafka, source, [b"old"])
+    reader = members(source)
+    with TopicWatch(kafka, source, reader.fail, every_s=0.1):
+        consume(reader, 1)
+        delete_topic(kafka, source)
+        assert ends_with(reader).reason_name == "UNKNOWN_TOPIC"
+
+
+def test_a_topic_that_stays_is_read_on(kafka: KafkaSettings, topic: Topic, members: Callable[..., GroupReader]) -> None:
+    source = topic()
+    reader = members(source)
+    looks: list[HeadraceError] = []
+    with TopicWatch(kafka, source, looks.append, every_s=0.05):
+        for _ in range(3):
+            write(kafka, source, [b"more"] * 5)
+            consume(reader, 5)
+    assert not looks
