@@ -203,9 +203,19 @@ class Predictor:
     def _replace_after(self, error: HeadraceError, keep_alive: Callable[[], None]) -> None:
         if error.reason in WORKER_LOST:
             self.close()
-            self._start(keep_alive)
+            self._start_again(keep_alive)
             # At once, because what has ended one worker may end more; only now, because it would slow the load down.
             self._workers.keep_spare(self._recipe.framework)
+
+    def _start_again(self, keep_alive: Callable[[], None]) -> None:
+        """Whoever has killed the worker may have killed the spare that takes its place, too."""
+        try:
+            self._start(keep_alive)
+        except HeadraceError as error:
+            if error.reason not in WORKER_LOST:
+                raise
+            log.warning("the worker was lost while it loaded the model", extra={"cause": str(error)})
+            self._start(keep_alive)
 
     def _start(self, keep_alive: Callable[[], None]) -> None:
         self._session = self._workers.take(self._recipe.framework)

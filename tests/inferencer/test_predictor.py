@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+import psutil
 import pytest
 
 from headrace.errors import InvalidArgument
@@ -87,6 +88,21 @@ def test_a_model_whose_answers_the_inference_cannot_encode_is_refused_when_it_is
         with pytest.raises(InvalidArgument, match="2 labels") as caught:
             predictor.warm({"": np.zeros((1, 3), np.float32)})
     assert caught.value.reason == error_pb2.REASON_SCHEMA_MISMATCH
+
+
+def test_a_worker_that_is_killed_like_the_one_before_it_is_replaced_as_well(hanging: Recipe, tmp_path: Path) -> None:
+    killed: list[psutil.Process] = []
+
+    def kill() -> None:
+        if len(killed) < 2 and (running := workers_in(tmp_path)):
+            killed.extend(running)
+            running[0].kill()
+
+    with Workers(tmp_path, spare=False, on_output=print) as workers, Predictor(hanging, workers) as predictor:
+        kill()
+        predictor.ask({"": np.array([[1], [2]], np.float32)})
+        assert values(predictor.answer(kill)) == [[10], [20]]
+    assert len(killed) == 2
 
 
 def test_the_spare_answers_at_once_when_the_worker_is_killed(hanging: Recipe, tmp_path: Path) -> None:
