@@ -32,6 +32,14 @@ class Place:
     is_wanted: bool = True
 
 
+@dataclass(frozen=True)
+class Zombie:
+    """A process that is stopped while another one is to have its slot."""
+
+    slot: int
+    pid: int
+
+
 @dataclass
 class Endings:
     """How processes ended."""
@@ -58,7 +66,7 @@ class Fleet:
         self._rng, self._fails = random.Random(f"fleet/{seed}"), fails
         self._lock = threading.Lock()
         self._places: dict[int, Place] = {}
-        self._zombies: dict[str, int] = {}  # name to pid
+        self._zombies: dict[str, Zombie] = {}  # by name
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="fleet")
         self.failure: Exception | None = None
@@ -117,14 +125,20 @@ class Fleet:
         with self._lock:
             place = self._places[slot]
             process.send_signal(signal.SIGSTOP)
-            self._zombies[place.name] = process.pid
+            self._zombies[place.name] = Zombie(slot, process.pid)
             frozen, place.name = place.name, ""
         self.turn()
         return frozen
 
     def thaw(self, name: str) -> Exit:
-        """Lets a frozen process go on (SIGCONT), and waits for its end."""
-        os.kill(self._zombies[name], signal.SIGCONT)
+        """Lets a frozen process go on (SIGCONT), and waits for its end.
+
+        Whoever has its slot fences it; where nobody is to have the slot any more it is asked to end, as by the cluster.
+        """
+        zombie = self._zombies[name]
+        os.kill(zombie.pid, signal.SIGCONT)
+        if zombie.slot not in self.slots:
+            self._cluster.stop(name, STOP_GRACE_S)
         return self.await_end(name)
 
     def await_end(self, name: str) -> Exit:
