@@ -351,7 +351,7 @@ def test_a_topic_that_is_made_anew_while_it_is_read_is_told(
     source = topic()
     write(kafka, source, [b"old"] * 5)
     reader = members(source)
-    with TopicWatch(kafka, source, reader.fail, every_s=1.0):
+    with TopicWatch(kafka, source, reader.fail, every_s=3.0):  # not to look twice while there is none
         consume(reader, 5)
         delete_topic(kafka, source)
         ensure_topics(kafka, {source: 1})
