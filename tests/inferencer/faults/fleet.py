@@ -124,7 +124,10 @@ class Fleet:
             return ""
         with self._lock:
             place = self._places[slot]
-            process.send_signal(signal.SIGSTOP)
+            try:
+                process.send_signal(signal.SIGSTOP)
+            except psutil.NoSuchProcess:  # It was about to end.
+                return ""
             self._zombies[place.name] = Zombie(slot, process.pid)
             frozen, place.name = place.name, ""
         self.turn()

@@ -115,9 +115,12 @@ class Storm:
         process = self.trial.fleet.process(self._slot())
         if process is None:
             return False
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(self._rng.uniform(2.0, 5.0))
-        process.send_signal(signal.SIGCONT)
+        try:
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(self._rng.uniform(2.0, 5.0))
+            process.send_signal(signal.SIGCONT)
+        except psutil.NoSuchProcess:  # It was about to end.
+            return False
         self.sums.zombies += 1
         self.sums.rebalances += 1
         return True
