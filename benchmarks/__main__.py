@@ -19,7 +19,7 @@ from benchmarks import (
     sending,
     training,
 )
-from benchmarks.peers.measure import measure as measure_peers
+from benchmarks.peers import measure as peers
 from benchmarks.report import RESULTS, Ratio, keep
 from cli.broker import Broker
 from streams.kafka import KafkaSettings
@@ -47,8 +47,10 @@ BENCHMARKS: dict[str, Callable[[], list[Ratio]]] = {
     "inference-small": inference.measure_small,
     "answer-times": answer_times.measure,
     "replicas": replicas.measure,
-    "peers": measure_peers,
+    "peers": peers.measure,
 }
+
+ABOUT = {"answer-times": answer_times.ABOUT, "peers": peers.ABOUT}
 
 
 def main() -> None:
@@ -57,7 +59,7 @@ def main() -> None:
         ratios = BENCHMARKS[name]()
         for ratio in ratios:
             print(ratio.row(), flush=True)
-        keep(name, ratios)
+        keep(name, ratios, ABOUT.get(name, ""))
     print(f"written to {RESULTS}")
 
 

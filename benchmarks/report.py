@@ -48,9 +48,12 @@ ratios of the pairs, with the smallest and the largest.
 """
 
 
-def keep(name: str, ratios: Sequence[Ratio]) -> None:
-    """Write what was measured under its name into RESULTS.md, in place of what stood there."""
-    keep_section(name, _section(name, ratios))
+def keep(name: str, ratios: Sequence[Ratio], about: str = "") -> None:
+    """Write what was measured under its name into RESULTS.md, in place of what stood there.
+
+    about: how it was taken, or why a target is missed.
+    """
+    keep_section(name, _section(name, ratios, about))
 
 
 def keep_section(name: str, text: str) -> None:
@@ -66,12 +69,13 @@ def _sections(page: str) -> dict[str, str]:
     return {part.partition("\n")[0].strip(): f"## {part.rstrip()}\n" for part in parts}
 
 
-def _section(name: str, ratios: Sequence[Ratio]) -> str:
+def _section(name: str, ratios: Sequence[Ratio], about: str) -> str:
     lines = [
         f"## {name}",
         "",
         f"{measured_on()}.",
         "",
+        *([about, ""] if about else []),
         "| what | ours | baseline | ratio | target |",
         "|---|---|---|---|---|",
         *(ratio.row() for ratio in ratios),
