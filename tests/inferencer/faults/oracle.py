@@ -120,11 +120,11 @@ def read_all(kafka: KafkaSettings, topic: str) -> list[Outcome]:
 
 
 def committed_offsets(kafka: KafkaSettings, group: str, topic: str, partitions: int) -> dict[int, int]:
-    """Where the group stands; -1001 where it has committed nothing."""
+    """Where the group stands; -1001 where it has committed nothing. A broker that was killed takes its time."""
     consumer = kafka.consumer({"group.id": group})
     try:
         asked = [TopicPartition(topic, number) for number in range(partitions)]
-        return {one.partition: one.offset for one in consumer.committed(asked, timeout=10)}
+        return {one.partition: one.offset for one in consumer.committed(asked, timeout=60)}
     finally:
         consumer.close()
 
