@@ -32,6 +32,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 def tree_of(replica: psutil.Process) -> list[psutil.Process]:
+    """Its process, its workers, and their wardens."""
     workers = workers_of(replica)
     return [replica, *workers, *(warden for each in workers if (warden := each.parent()) is not None)]
 
@@ -64,6 +65,7 @@ def _is_idle(replica: psutil.Process) -> bool:
 
 
 def await_that(condition: Callable[[], bool], what: str) -> None:
+    """Until the condition holds; what it raises of processes that come and go means "not yet"."""
     deadline = time.monotonic() + LIMIT_S
     while True:
         try:

@@ -1,8 +1,8 @@
 """When what was answered is committed: often while idle, seldom while behind.
 
 A commit costs the broker about the same whatever it holds, and nothing is answered meanwhile: a commit per batch would
-take most of the time. The pace keeps the time spent committing near a fixed share of all time: the interval is a
-multiple of what the last commit cost, within bounds, and the upper bound while records wait.
+take most of the time. While records wait, the interval is the upper bound; otherwise a multiple of what the last commit
+cost, within bounds, which keeps the time spent committing near a fixed share where that matters.
 
 Between two transactions the pace rests for a moment: Kafka writes the end of the one before after it has confirmed its
 commit, refuses the partitions of the next one until then, and librdkafka asks again only after 20 ms.
