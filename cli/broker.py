@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from cli.kafka_download import Progress, default_cache, kafka_archive, kafka_jars
+from cli.kafka_download import KAFKA_VERSION, Progress, default_cache, kafka_archive, kafka_jars
 from headrace.errors import DeadlineExceeded, FailedPrecondition, HeadraceError, Unavailable
 from headrace.v1 import error_pb2
 from streams.kafka import KafkaSettings, cluster_id
@@ -32,6 +32,9 @@ STOP_GRACE_S = 20.0
 # The full JIT is left on: without it the p50 under transactional load is 524 ms in place of 31 ms.
 JVM_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true", "-Dfile.encoding=UTF-8")
 _PR_SET_PDEATHSIG = 1
+
+# What formatted storage that does not say it.
+_FIRST_VERSION = "4.3.1"
 
 # Below the range that Linux takes ports for outgoing connections from (32768 and up): a port that was found
 # free stays free until the broker listens.
@@ -155,8 +158,8 @@ class Broker:
     def start(self) -> None:
         """Start the process and return at once; the first time it downloads Kafka and formats the storage.
 
-        Raises FailedPrecondition where the port or the home is in use, Unavailable where Kafka cannot be
-        downloaded.
+        Raises FailedPrecondition where the port or the home is in use, or its data is of a newer Kafka, Unavailable
+        where Kafka cannot be downloaded.
         """
         if self.pid:
             return
@@ -285,8 +288,11 @@ class Broker:
 
     def _format_storage(self, java: Path, jars: list[Path]) -> None:
         """Format a new folder and rename it: a format that was killed is done again from the start."""
+        version = self._folder / "version"
         if (self._folder / "data").exists():
+            self._check_version(version.read_text() if version.exists() else _FIRST_VERSION)
             return
+        version.write_text(KAFKA_VERSION)
         shutil.rmtree(self._folder / "data.new", ignore_errors=True)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # With "=": one id in 64 begins with "-" and would be taken for an option.
@@ -301,6 +307,18 @@ class Broker:
                 f"the broker's storage in {self._folder} cannot be formatted: {done.stderr.strip()[-2000:]}",
             )
         (self._folder / "data.new").rename(self._folder / "data")
+
+    def _check_version(self, formatted_by: str) -> None:
+        """A Kafka goes on with what an older one has written, but not the other way round."""
+        if _minor(formatted_by) <= _minor(KAFKA_VERSION):
+            return
+        raise FailedPrecondition(
+            error_pb2.REASON_STORAGE_UNAVAILABLE,
+            f"the data in {self._folder} was written by Kafka {formatted_by}, which the embedded Kafka {KAFKA_VERSION} "
+            f"cannot read; to keep it, run a Kafka {formatted_by} of your own with its server.properties there "
+            "and give its address with --kafka; else remove the folder, or choose another home",
+            home=self.home,
+        )
 
     def _launch(self, java: Path, jars: list[Path]) -> subprocess.Popen[bytes]:
         recording = [f"-XX:AOTCacheOutput={self._record_to}"] if self._record_to else []
@@ -339,6 +357,11 @@ class Broker:
     def _output_path(self) -> Path:
         """What the Java machine itself says (out of memory, a crash)."""
         return self.log_path.with_name("broker-output.log")
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    """4.2.2 → (4, 2): what the format of the storage goes by."""
+    return tuple(map(int, version.split(".")[:2]))
 
 
 def free_port() -> int:

@@ -98,3 +98,11 @@ def test_a_cluster_id_that_looks_like_an_option_is_formatted(tmp_path: Path, mon
     monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(bytes=b"\xf8" * 16))
     with Broker(tmp_path, port=0, stop_with_parent=True) as running:
         assert running.pid
+
+
+def test_data_of_a_newer_kafka_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "kafka" / "data").mkdir(parents=True)
+    (tmp_path / "kafka" / "version").write_text("99.0.1")
+    with pytest.raises(FailedPrecondition, match=r"written by Kafka 99\.0\.1") as caught:
+        Broker(tmp_path, port=0).start()
+    assert caught.value.metadata["home"] == str(tmp_path)
