@@ -9,7 +9,8 @@ from headrace.errors import FailedPrecondition, FieldViolation, InvalidArgument
 from headrace.v1 import error_pb2, inference_pb2
 from headrace.v1.inference_pb2 import Inference
 from streams.answers import inference_group
-from streams.kafka import KafkaSettings, committed_offsets, offsets_at, watermarks
+from streams.committed import committed_offsets
+from streams.kafka import KafkaSettings, offsets_at, watermarks
 
 
 def bad_start(wish: Inference) -> Iterable[FieldViolation]:

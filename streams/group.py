@@ -32,6 +32,7 @@ from confluent_kafka import (
 
 from headrace.errors import Aborted, FailedPrecondition, HeadraceError
 from headrace.v1 import error_pb2
+from streams.committed import committed
 from streams.kafka import KafkaSettings, as_headrace_error, is_transient, kafka_errors
 
 log = logging.getLogger(__name__)
@@ -192,7 +193,8 @@ class GroupReader:
     def committed(self) -> dict[int, int | None]:
         """The group's committed offset of each of our partitions; None where there is none.
 
-        Waits for a pending transaction of the group to be decided.
+        Waits for a pending transaction of the group to be decided. Raises Unavailable (TRANSACTION_UNDECIDED,
+        KAFKA_UNAVAILABLE).
         """
         offsets = self._committed(self._assigned)
         return {number: None if offset == OFFSET_INVALID else offset for number, offset in offsets.items()}
@@ -394,12 +396,8 @@ class GroupReader:
     def _committed(self, numbers: Iterable[int]) -> dict[int, int]:
         if not (partitions := self._topic_partitions(numbers)):
             return {}
-        with kafka_errors(self._kafka, group=self.group_id, topic=self.topic):
-            answers = self._open_consumer.committed(partitions, timeout=REQUEST_TIMEOUT_S)
-            for answer in answers:
-                if answer.error is not None:
-                    raise KafkaException(answer.error)
-        return {answer.partition: answer.offset for answer in answers}
+        found = committed(self._open_consumer, self._kafka, self.group_id, partitions, REQUEST_TIMEOUT_S)
+        return {one.partition: one.offset for one in found}
 
     def _topic_partitions(self, numbers: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self.topic, number) for number in sorted(numbers)]

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import methodcaller
@@ -43,8 +44,8 @@ from headrace.v1 import error_pb2
 
 __all__ = [
     "Headers", "KafkaSettings", "LogEnds", "Message", "as_headrace_error", "await_kafka", "cluster_id",
-    "committed_by", "committed_offsets", "ensure_topics", "headers_of", "is_transient", "kafka_errors", "log_ends",
-    "offsets_at", "partitions_of", "time_of", "topic_config", "topic_ids", "unknown_topic", "watermarks",
+    "ensure_topics", "headers_of", "is_transient", "kafka_errors", "log_ends", "offsets_at",
+    "partitions_of", "time_of", "topic_config", "topic_ids", "unknown_topic", "watermarks",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -221,7 +222,7 @@ def ensure_topics(
     for name, created in admin.create_topics(new, operation_timeout=timeout_s).items():
         with kafka_errors(settings, topic=name):
             try:
-                created.result(timeout_s)
+                _told(created, timeout_s)
             except KafkaException as error:  # somebody else was faster
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
@@ -259,7 +260,11 @@ def _partitions(admin: AdminClient, topic: str, timeout_s: float) -> list[int]:
     return sorted(found.partitions)
 
 
-_WITHOUT_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+# Also of a broker that has just come back, and does not know yet what it led before.
+_WITHOUT_LEADER = {
+    KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE,
+}  # fmt: skip
 
 # Of a partition, in the order of LogEnds.
 _LOG_ENDS = (
@@ -284,7 +289,7 @@ def _ask_log_ends(admin: AdminClient, partitions: Sequence[TopicPartition], time
         admin.list_offsets(dict.fromkeys(partitions, spec), isolation_level=isolation, request_timeout=timeout_s)
         for spec, isolation in _LOG_ENDS
     ]
-    return [{one.partition: told.result(timeout_s).offset for one, told in end.items()} for end in asked]
+    return [{one.partition: _told(offset, timeout_s).offset for one, offset in end.items()} for end in asked]
 
 
 def _once_led(ask: Callable[[], T], timeout_s: float) -> T:
@@ -304,37 +309,6 @@ def watermarks(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_T
     return {number: (ends.low, ends.high) for number, ends in log_ends(settings, topic, timeout_s).items()}
 
 
-def committed_offsets(
-    settings: KafkaSettings, group: str, topic: str, timeout_s: float = REQUEST_TIMEOUT_S
-) -> dict[int, int]:
-    """Where a group goes on, of the partitions where it has committed. Raises NotFound (UNKNOWN_TOPIC), Unavailable."""
-    partitions = [TopicPartition(topic, number) for number in partitions_of(settings, topic, timeout_s)]
-    consumer = settings.consumer({"group.id": group})
-    try:
-        found = committed_by(consumer, settings, partitions, timeout_s)
-    finally:
-        consumer.close()
-    return {one.partition: one.offset for one in found if one.offset >= 0}
-
-
-def committed_by(
-    consumer: Consumer, settings: KafkaSettings, partitions: list[TopicPartition], timeout_s: float = REQUEST_TIMEOUT_S
-) -> list[TopicPartition]:
-    """What its group has committed; a transaction that is being decided is waited for.
-
-    Patiently: a group that is new has no coordinator for a moment.
-    """
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            with kafka_errors(settings):
-                return consumer.committed(partitions, timeout_s)
-        except Unavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-
-
 def offsets_at(
     settings: KafkaSettings, topic: str, time_ms: int, timeout_s: float = REQUEST_TIMEOUT_S
 ) -> dict[int, int]:
@@ -351,7 +325,7 @@ def _ask_offsets_at(
     admin: AdminClient, partitions: Sequence[TopicPartition], time_ms: int, timeout_s: float
 ) -> dict[int, int]:
     asked = admin.list_offsets(dict.fromkeys(partitions, OffsetSpec.for_timestamp(time_ms)), request_timeout=timeout_s)
-    return {partition.partition: answer.result(timeout_s).offset for partition, answer in asked.items()}
+    return {partition.partition: _told(answer, timeout_s).offset for partition, answer in asked.items()}
 
 
 def topic_config(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, str]:
@@ -360,7 +334,7 @@ def topic_config(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST
     admin = settings.admin()
     with kafka_errors(settings, topic=topic):
         (answer,) = admin.describe_configs([resource], request_timeout=timeout_s).values()
-        entries = answer.result(timeout_s)
+        entries = _told(answer, timeout_s)
     return {name: entry.value for name, entry in entries.items()}
 
 
@@ -376,10 +350,23 @@ def topic_ids(settings: KafkaSettings, topics: Iterable[str], timeout_s: float =
     for name, answer in admin.describe_topics(TopicCollection(names), request_timeout=timeout_s).items():
         try:
             with kafka_errors(settings, topic=name):
-                found[name] = str(answer.result(timeout_s).topic_id)
+                found[name] = str(_told(answer, timeout_s).topic_id)
         except NotFound:
             continue
     return found
+
+
+def _told(answer: Future[T], timeout_s: float) -> T:
+    """What an admin client was told. Raises KafkaException, TimeoutError.
+
+    An error is raised as another one: `result` would have the future keep it with the frames that it passes through,
+    and these keep the future and the client. Such a circle is garbage, collected on any thread, and where that is the
+    client's own, the end of the client there aborts the process.
+    """
+    error = answer.exception(timeout_s)
+    if isinstance(error, KafkaException):
+        raise KafkaException(*error.args)
+    return answer.result()
 
 
 def _ignore_error(error: KafkaError) -> None:

@@ -16,7 +16,8 @@ from confluent_kafka import Consumer, TopicPartition
 
 from headrace.failpoints import fail_at
 from headrace.v1.stream_pb2 import OffsetRange
-from streams.kafka import Headers, KafkaSettings, LogEnds, Message, committed_by, log_ends
+from streams.committed import committed_soon
+from streams.kafka import Headers, KafkaSettings, LogEnds, Message, log_ends
 from streams.reader import RangeReader
 from streams.writer import TransactionalWriter
 
@@ -140,7 +141,7 @@ class Replayer:
         """What was committed; a transaction that is being decided is waited for."""
         asked = [TopicPartition(self._topic, number) for number in logs]
         positions = {}
-        for one in committed_by(consumer, self._kafka, asked, ASK_TIMEOUT_S):
+        for one in committed_soon(consumer, self._kafka, self._name, asked, ASK_TIMEOUT_S):
             kinds = json.loads(one.metadata) if one.offset >= 0 and one.metadata else {}
             positions[one.partition] = Position(max(one.offset, logs[one.partition].low), kinds)
         return positions

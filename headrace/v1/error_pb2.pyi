@@ -57,6 +57,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_ARTIFACT_TOO_LARGE: _ClassVar[Reason]
     REASON_FENCED: _ClassVar[Reason]
     REASON_WATCH_LAGGED: _ClassVar[Reason]
+    REASON_TRANSACTION_UNDECIDED: _ClassVar[Reason]
     REASON_TOO_MANY_ATTEMPTS: _ClassVar[Reason]
 REASON_UNSPECIFIED: Reason
 REASON_INVALID_FIELD: Reason
@@ -109,4 +110,5 @@ REASON_EXPORT_FAILED: Reason
 REASON_ARTIFACT_TOO_LARGE: Reason
 REASON_FENCED: Reason
 REASON_WATCH_LAGGED: Reason
+REASON_TRANSACTION_UNDECIDED: Reason
 REASON_TOO_MANY_ATTEMPTS: Reason

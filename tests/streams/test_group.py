@@ -5,11 +5,13 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from headrace.errors import Aborted, FailedPrecondition, HeadraceError, NotFound
+from headrace.errors import Aborted, FailedPrecondition, HeadraceError, NotFound, Unavailable
+from streams.committed import committed_offsets
 from streams.group import GroupMetadata, GroupReader
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
 from streams.topic_watch import TopicWatch
@@ -121,6 +123,31 @@ def test_a_group_begins_where_it_is_told_and_later_where_it_committed(
     reader.close()
     again = consume(members(name, start_offsets={0: 0, 1: 2}), 2)
     assert {(m.partition(), m.value()) for m in again} == {(0, b"9"), (1, b"2")}
+
+
+def test_offsets_in_a_transaction_that_does_not_end_are_told_as_that(
+    kafka: KafkaSettings, topic: Topic, group: str
+) -> None:
+    """Kafka answers, and everything else works: nobody should look for what is wrong with the network."""
+    name = topic(2)
+    write(kafka, name, numbers(3))
+    hasty = replace(kafka, longest_wait_s=1.0)
+    with (
+        GroupReader(hasty, group_id=group, topic=name) as reader,
+        TransactionalWriter(kafka, f"tx-{name}") as writer,
+    ):
+        messages = consume(reader, 3)
+        writer.begin()
+        writer.send_offsets(name, positions(messages), reader.metadata)
+        with pytest.raises(Unavailable) as caught:
+            reader.rewind()
+        assert caught.value.reason_name == "TRANSACTION_UNDECIDED"
+        assert caught.value.metadata["group"] == group
+        with pytest.raises(Unavailable, match="was not ended"):
+            committed_offsets(hasty, group, name, timeout_s=1.0)
+        writer.commit()
+        reader.rewind()
+        assert reader.committed() == {0: 3, 1: None}
 
 
 def test_records_of_an_aborted_batch_are_read_again(

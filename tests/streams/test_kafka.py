@@ -1,9 +1,11 @@
 """Clients, topics and the errors of Kafka."""
 
+import gc
 from collections.abc import Callable
 
 import pytest
 from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient
 
 from headrace.errors import HeadraceError, InvalidArgument, NotFound, Unavailable
 from streams.kafka import (
@@ -49,6 +51,19 @@ def test_a_topic_that_is_made_anew_has_another_id(kafka: KafkaSettings, topic: T
     eventually(lambda: topic_ids(kafka, [name]) == {})
     ensure_topics(kafka, {name: 1})
     assert topic_ids(kafka, [name])[name] not in ("", first[name])
+
+
+def test_a_client_whose_question_failed_is_no_garbage(kafka: KafkaSettings) -> None:
+    """Garbage may be collected on the client's own thread, and a client that ends there aborts the process."""
+    gc.collect()
+    gc.disable()
+    try:
+        assert topic_ids(kafka, ["never-made"]) == {}
+        with pytest.raises(NotFound):
+            topic_config(kafka, "never-made")
+        assert [one for one in gc.get_objects() if isinstance(one, AdminClient)] == []
+    finally:
+        gc.enable()
 
 
 def test_a_header_whose_name_is_no_text_stops_nobody(kafka: KafkaSettings, topic: Topic) -> None:
