@@ -30,7 +30,7 @@ class Part(Generic[S]):
     seed: str
     sums: S
     when: str
-    """Commit, Python, cores, system."""
+    """Commit, versions, cores, system."""
 
     def row(self) -> str:
         numbers = " | ".join(f"{number:,}" for number in astuple(self.sums))

@@ -7,6 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import confluent_kafka
+
+from cli.kafka_download import KAFKA_VERSION
+
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
@@ -86,7 +90,8 @@ def _section(name: str, ratios: Sequence[Ratio], about: str) -> str:
 
 def measured_on() -> str:
     """What the figures belong to."""
-    return f"Commit {_commit()}, Python {platform.python_version()}, {_cores()} cores, {platform.system()}"
+    kafka = f"Kafka {KAFKA_VERSION}, librdkafka {confluent_kafka.libversion()[0]}"
+    return f"Commit {_commit()}, Python {platform.python_version()}, {kafka}, {_cores()} cores, {platform.system()}"
 
 
 def _commit() -> str:
