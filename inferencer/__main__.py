@@ -29,6 +29,7 @@ from streams.clusters import secrets_of
 from streams.codecs import codec_for
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, partitions_of
+from streams.stable_watch import StableWatch
 from streams.topic_watch import TopicWatch
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,11 @@ def answer(
             delivery=delivery,
             status=status,
         )
-        with reader, TopicWatch(clusters.input, inference.input_topic, reader.fail):
+        with (
+            reader,
+            TopicWatch(clusters.input, inference.input_topic, reader.fail),
+            StableWatch(clusters.output, inference.output_topic, status.hides, patience_s=settings.hidden_after_s),
+        ):
             log.info("answering", extra={"input": inference.input_topic, "output": inference.output_topic})
             loop.run(stop)
             reader.leave()

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from streams.stable_watch import PATIENCE_S
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -27,3 +29,6 @@ class Settings:
     """Where that one waits (sandbox.spares), so that it is there when this process was killed; empty: in this one."""
     metrics_listen: str = ""
     """HOST:PORT of the Prometheus endpoint; empty: none."""
+    hidden_after_s: float = PATIENCE_S
+    """A replica is not ready once readers with read_committed have got nothing of the output for so long, though it
+    wrote there."""

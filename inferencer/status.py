@@ -44,6 +44,7 @@ class Status:
         self._samples: list[tuple[float, int]] = []  # (time, records answered until then)
         self._model_error: HeadraceError | None = None
         self._lost_error: HeadraceError | None = None
+        self._hidden_error: HeadraceError | None = None
         self._lost_count = 0
         self._standstill_s, self._advanced_at = standstill_s, time.monotonic()
         self.is_behind = False
@@ -96,6 +97,13 @@ class Status:
         with self._lock:
             self._lost_error = error
             self._lost_count += 1
+
+    def hides(self, error: HeadraceError | None) -> None:
+        """Why readers do not get what was committed; None: they do."""
+        if error is not None:
+            log.warning("readers do not get the answers", extra={"cause": str(error)})
+        with self._lock:
+            self._hidden_error = error
 
     def read(self, records: int) -> None:
         """A batch was read."""
@@ -171,15 +179,18 @@ class Status:
         return is_running and time.monotonic() - self._advanced_at <= self._standstill_s
 
     def _running_state(self) -> inference_pb2.InferenceState:
-        is_stuck = self._lost_count >= LOST_IN_A_ROW
+        is_stuck = self._stuck_error() is not None
         return inference_pb2.INFERENCE_STATE_DEGRADED if is_stuck else inference_pb2.INFERENCE_STATE_RUNNING
+
+    def _stuck_error(self) -> HeadraceError | None:
+        """Why nobody gets answers."""
+        return self._lost_error if self._lost_count >= LOST_IN_A_ROW else self._hidden_error
 
     def _tell_trouble(self, state: ReplicaState) -> None:
         if state.state not in TURNING:
             return
         state.state = self._running_state()
-        is_stuck = state.state == inference_pb2.INFERENCE_STATE_DEGRADED
-        if (error := self._lost_error if is_stuck else self._model_error) is not None:
+        if (error := self._stuck_error() or self._model_error) is not None:
             state.error.CopyFrom(error.to_status())
 
 

@@ -13,7 +13,7 @@ from headrace.process import EXIT_FAILED, EXIT_FENCED
 from headrace.v1 import inference_pb2
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, ensure_topics, headers_of
-from streams.writer import BatchProducer
+from streams.writer import BatchProducer, TransactionalWriter
 from tests.inferencer.faults.load import Kind, Load
 from tests.inferencer.faults.trial import FIRST_RESULT, Setting, Trial, trial
 from tests.streams.log import delete_before
@@ -120,6 +120,30 @@ def test_a_broker_that_is_away_leaves_the_replica_alive_and_not_ready_until_it_i
         verdict = running.finish()
     assert verdict.is_clean, verdict
     assert running.fleet.endings.codes == {0: 1}
+
+
+def test_answers_that_are_hidden_behind_a_transaction_are_told_until_it_ends(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    setting = Setting(Load(1, PARTITIONS, 200), replicas=1, environment={"HEADRACE_HIDDEN_AFTER_S": "1"})
+
+    def last() -> inference_pb2.ReplicaState:
+        return running.plane.reports[-1]
+
+    with trial(kafka, tmp_path, setting) as running, TransactionalWriter(kafka, f"hanging-{tmp_path}") as hanging:
+        output = running.plane.inference.output_topic
+        hanging.begin()
+        hanging.produce(output, None, b"never committed", partition=0)
+        hanging.client.flush(10)
+        with running.sending():
+            eventually(lambda: running.is_committed, timeout_s=30)
+        eventually(lambda: last().state == inference_pb2.INFERENCE_STATE_DEGRADED, timeout_s=30)
+        assert "TRANSACTION_UNDECIDED" in str(last().error)
+        assert output in last().error.message
+        hanging.abort()
+        eventually(lambda: last().ready, timeout_s=30)
+        verdict = running.finish()
+    assert verdict.is_clean, verdict
 
 
 def test_weights_that_are_damaged_are_never_loaded(kafka: KafkaSettings, tmp_path: Path) -> None:

@@ -31,6 +31,20 @@ def test_a_replica_that_commits_nothing_again_and_again_is_not_ready_and_says_wh
     assert (told.answered_count, told.dead_letter_count) == (2, 1)
 
 
+def test_a_replica_whose_answers_nobody_gets_is_not_ready_and_says_why() -> None:
+    status = Status(0)
+    status.observe([0], {0: 0})
+    status.hides(AWAY)
+    told = status.snapshot()
+    assert (told.ready, told.state) == (False, inference_pb2.INFERENCE_STATE_DEGRADED)
+    assert told.error.message == "away"
+    status.committed(2, 0, but_last=0)  # and they are hidden, too
+    assert not status.is_ready
+    status.hides(None)
+    told = status.snapshot()
+    assert (told.ready, told.HasField("error")) == (True, False)
+
+
 def test_a_replica_answers_with_the_model_before_and_says_why() -> None:
     status = Status(0)
     status.answers_with(7, 3)
