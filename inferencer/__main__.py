@@ -168,6 +168,7 @@ def _exit_code(error: HeadraceError, status: Status) -> int:
     if is_permanent(error):
         status.failed(error)
         return EXIT_FAILED
+    status.breaks_off(error)
     return EXIT_RETRY
 
 

@@ -408,7 +408,7 @@ class Loop:
         except Unavailable as error:
             self._kafka_away = True
             self._status.lost(error)
-            log.warning("Kafka is away; trying again", extra={"cause": str(error)})
+            log.warning("waiting for Kafka", extra={"cause": str(error)})
         else:
             self._start_over_wanted = self._kafka_away = False
 

@@ -136,6 +136,12 @@ class Status:
             if not self._state.lag:
                 self._advanced_at = time.monotonic()
 
+    def breaks_off(self, error: HeadraceError) -> None:
+        """The process ends, and is to be started again."""
+        with self._lock:
+            self._state.state = inference_pb2.INFERENCE_STATE_STARTING
+            self._state.error.CopyFrom(error.to_status())
+
     def failed(self, error: HeadraceError) -> None:
         """The replica ends and will not come back."""
         with self._lock:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
 
 from cli.broker import Broker
-from headrace.process import EXIT_FAILED, EXIT_FENCED
+from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_RETRY
 from headrace.v1 import inference_pb2
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, ensure_topics, headers_of
@@ -143,6 +144,24 @@ def test_answers_that_are_hidden_behind_a_transaction_are_told_until_it_ends(
         hanging.abort()
         eventually(lambda: last().ready, timeout_s=30)
         verdict = running.finish()
+    assert verdict.is_clean, verdict
+
+
+def test_offsets_in_a_transaction_that_does_not_end_are_waited_for_and_told(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    setting = Setting(Load(1, PARTITIONS, 200), replicas=0)
+    with trial(kafka, tmp_path, setting) as running, TransactionalWriter(kafka, f"hanging-{tmp_path}") as hanging:
+        with kafka.consumer({"group.id": running.group}) as consumer:
+            hanging.begin()
+            hanging.send_own_offsets([TopicPartition(running.source, 0, 7)], consumer)
+        running.fleet.scale(1)
+        with running.sending():
+            eventually(lambda: "TRANSACTION_UNDECIDED" in str(running.plane.reports[-1:]), timeout_s=30)
+            assert running.plane.reports[-1].error.message.startswith(f"the group {running.group!r} has offsets")
+            hanging.abort()
+            verdict = running.finish()
+    assert running.fleet.endings.codes[EXIT_RETRY] == 1
     assert verdict.is_clean, verdict
 
 
