@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,7 +140,8 @@ class Fleet:
         Whoever has its slot fences it; where nobody is to have the slot any more it is asked to end, as by the cluster.
         """
         zombie = self._zombies[name]
-        os.kill(zombie.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # It was about to end when it was stopped.
+            os.kill(zombie.pid, signal.SIGCONT)
         if zombie.slot not in self.slots:
             self._cluster.stop(name, STOP_GRACE_S)
         return self.await_end(name)
@@ -150,7 +152,11 @@ class Fleet:
         def ended() -> Exit | None:
             return self._cluster.list().workloads[name].exit
 
-        found = eventually(ended, timeout_s=60)
+        try:
+            found = eventually(ended, timeout_s=60)
+        except AssertionError as error:
+            wrote = (self._home / "logs" / f"{name}.log").read_text()
+            raise AssertionError(f"{self._zombies[name]} does not end ({self._cluster.list()}): {wrote}") from error
         self._cluster.forget(name)
         del self._zombies[name]
         assert found is not None
