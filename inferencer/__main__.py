@@ -15,6 +15,7 @@ from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_OK, EXIT_RETRY, run_
 from headrace.settings import load
 from headrace.v1 import inference_pb2
 from headrace.v1.inference_pb2 import Inference
+from headrace.watchdog import Watchdog
 from inferencer.across import AcrossClusters
 from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce, is_fenced
 from inferencer.loading import ModelLoader
@@ -114,8 +115,11 @@ def answer(
         on_revoke=lambda partitions: loop.before_revoke(partitions),
         on_lost=lambda partitions: loop.after_loss(partitions),
     )
-    # Opening the writer first fences what an earlier process of this slot left open, before the group is joined.
-    with _delivery(clusters, f"{group_id}-{settings.slot}", inference, reader) as delivery:
+    with (
+        Watchdog(settings.stall_s) as watchdog,
+        # Opening the writer first fences what an earlier process of this slot left open, before the group is joined.
+        _delivery(clusters, f"{group_id}-{settings.slot}", inference, reader) as delivery,
+    ):
         loop = Loop(
             route=_route(clusters, inference),
             reader=reader,
@@ -123,6 +127,7 @@ def answer(
             models=models,
             delivery=delivery,
             status=status,
+            on_turn=watchdog.alive,
         )
         with (
             reader,

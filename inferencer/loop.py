@@ -140,7 +140,10 @@ class Counts:
 
 
 class Loop:
-    """One replica. `run` only loops; `step` does one turn."""
+    """One replica. `run` only loops; `step` does one turn.
+
+    on_turn: called before each turn, and a few times a second while a slow model is waited for.
+    """
 
     def __init__(
         self,
@@ -151,9 +154,11 @@ class Loop:
         models: Models,
         delivery: Delivery,
         status: Status,
+        on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._route, self._reader, self._codec = route, reader, codec
         self._models, self._delivery, self._status = models, delivery, status
+        self._on_turn = on_turn
         self._model = models.current
         self._source = b"%s/%%d/%%d" % route.input_topic.encode()  # no topic's name has a %
         self._pace = CommitPace(delivery.pacing)
@@ -176,6 +181,7 @@ class Loop:
 
     def step(self) -> None:
         """One turn. Raises what ends the replica: FENCED, OFFSET_EXPIRED, SCHEMA_MISMATCH, …"""
+        self._on_turn()
         self._read_next()
         is_replaced = self._models.has_successor
         if not self._start_over_wanted:
@@ -280,6 +286,7 @@ class Loop:
         """A slow model must neither keep the answers of the batch before in an open transaction, nor have the group
         take the replica for dead.
         """
+        self._on_turn()
         try:
             self._commit_if_due()
             if time.monotonic() >= self._alive_until:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from streams.stable_watch import PATIENCE_S
 
+# More than all deadlines in a turn together: send, commit, abort, a new producer, the committed offsets.
+STALL_S = 300.0
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -32,3 +35,5 @@ class Settings:
     hidden_after_s: float = PATIENCE_S
     """A replica is not ready once readers with read_committed have got nothing of the output for so long, though it
     wrote there."""
+    stall_s: float = STALL_S
+    """A process whose loop has not turned for so long ends, to be started again."""

@@ -23,7 +23,12 @@ PARTITIONS = 4
 SEED = int(os.environ.get("HEADRACE_CHAOS_SEED", "0"))
 IS_KEPT = "HEADRACE_CHAOS_SEED" in os.environ
 # A process that is stopped for longer has lost its partitions.
-IMPATIENT = {"HEADRACE_SESSION_TIMEOUT_MS": "3000", "HEADRACE_BATCH_TIMEOUT_S": "2", "HEADRACE_PART_TIMEOUT_S": "0.5"}
+IMPATIENT = {
+    "HEADRACE_SESSION_TIMEOUT_MS": "3000",
+    "HEADRACE_BATCH_TIMEOUT_S": "2",
+    "HEADRACE_PART_TIMEOUT_S": "0.5",
+    "HEADRACE_STALL_S": "50",
+}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One fault at a time, to a replica as a process: what it then does, and that it says so."""
 
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from cli.broker import Broker
-from headrace.process import EXIT_FAILED, EXIT_FENCED, EXIT_RETRY
+from headrace.process import EXIT_BUG, EXIT_FAILED, EXIT_FENCED, EXIT_RETRY
 from headrace.v1 import inference_pb2
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, ensure_topics, headers_of
@@ -162,6 +163,19 @@ def test_offsets_in_a_transaction_that_does_not_end_are_waited_for_and_told(
             hanging.abort()
             verdict = running.finish()
     assert running.fleet.endings.codes[EXIT_RETRY] == 1
+    assert verdict.is_clean, verdict
+
+
+def test_a_loop_that_stands_still_ends_tells_where_and_is_started_again(kafka: KafkaSettings, tmp_path: Path) -> None:
+    setting = Setting(Load(1, PARTITIONS, 200), replicas=0, environment={"HEADRACE_STALL_S": "5"})
+    with trial(kafka, tmp_path, setting) as running, running.sending():
+        running.fleet.once[0] = "before_commit:hang@2"
+        running.fleet.scale(1)
+        eventually(lambda: running.fleet.endings.codes[EXIT_BUG], timeout_s=30)
+        verdict = running.finish()
+    assert re.search(r"Timeout \(0:00:05\)!(.*\n)+.* in _commit\n", running.fleet.last_words)
+    assert verdict.bugs == 1
+    verdict.forgive("bugs")
     assert verdict.is_clean, verdict
 
 

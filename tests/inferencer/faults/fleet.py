@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -166,6 +167,12 @@ class Fleet:
     def logs(self) -> str:
         """What all processes wrote."""
         return "".join(path.read_text() for path in sorted((self._home / "logs").glob("*.log")))
+
+    @property
+    def last_words(self) -> str:
+        """The tracebacks among them."""
+        found = re.findall(r"(?:Traceback|Timeout) .*(?:\n(?!\{).*)*", self.logs)
+        return "\n".join(found)
 
     def open_files(self) -> dict[int, int]:
         """Slot to the number of file descriptors of its process."""

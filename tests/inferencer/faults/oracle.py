@@ -146,6 +146,8 @@ class Verdict:
     """Offsets that an open transaction hides from readers."""
     left_over: int = 0
     """Processes that outlived their replica."""
+    bugs: int = 0
+    """Processes that ended by an error that nobody expects, or because they stood still."""
     examples: list[str] = field(default_factory=list)
 
     @property

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.process import EXIT_BUG
 from headrace.v1 import inference_pb2, model_pb2, stream_pb2
 from streams.answers import inference_group
 from streams.kafka import KafkaSettings, ensure_topics, log_ends
@@ -153,6 +154,8 @@ class Trial:
         judge_committed(verdict, self.load, self._committed())
         for command in self.fleet.left_over():
             verdict.count("left_over", command)
+        for _ in range(self.fleet.endings.codes[EXIT_BUG]):
+            verdict.count("bugs", self.fleet.last_words)
         return verdict
 
     def _await_end(self, timeout_s: float, quiet: Quiet) -> None:
