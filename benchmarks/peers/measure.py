@@ -33,7 +33,7 @@ from streams.kafka import KafkaSettings, ensure_topics
 ABOUT = """\
 Bytewax and Pathway, used as their documentation has it, give whole batches to the same Keras function, in one process
 and without transactions, which is close to the bare loop of `inference`. On two cores, which the broker and whoever
-reads share, that loop (80,549 rows/s there, in another run) reaches 1.5 and 1.7 times their rate: three times would be
+reads share, that loop (78,623 rows/s there, in another run) reaches 1.6 and 1.7 times their rate: three times would be
 about twice as fast as reading, the model and writing alone."""
 
 ROWS = 100_000
