@@ -130,7 +130,8 @@ def test_answers_that_are_hidden_behind_a_transaction_are_told_until_it_ends(
     setting = Setting(Load(1, PARTITIONS, 200), replicas=1, environment={"HEADRACE_HIDDEN_AFTER_S": "1"})
 
     def last() -> inference_pb2.ReplicaState:
-        return running.plane.reports[-1]
+        report: inference_pb2.ReplicaState = eventually(lambda: running.plane.reports)[-1]
+        return report
 
     with trial(kafka, tmp_path, setting) as running, TransactionalWriter(kafka, f"hanging-{tmp_path}") as hanging:
         output = running.plane.inference.output_topic
@@ -169,7 +170,7 @@ def test_offsets_in_a_transaction_that_does_not_end_are_waited_for_and_told(
 def test_a_loop_that_stands_still_ends_tells_where_and_is_started_again(kafka: KafkaSettings, tmp_path: Path) -> None:
     setting = Setting(Load(1, PARTITIONS, 200), replicas=0, environment={"HEADRACE_STALL_S": "5"})
     with trial(kafka, tmp_path, setting) as running, running.sending():
-        running.fleet.once[0] = "before_commit:hang@2"
+        running.fleet.once[0] = "before_commit:hang"
         running.fleet.scale(1)
         eventually(lambda: running.fleet.endings.codes[EXIT_BUG], timeout_s=30)
         verdict = running.finish()
