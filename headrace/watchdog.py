@@ -15,8 +15,8 @@ class Watchdog:
     """A context manager. `alive` has to be called more often than every `limit_s`, else the process ends with EXIT_BUG
     and the tracebacks of all threads in its standard error.
 
-    It watches from the first call to the end of the process, or of the block: also what a loop that has ended leaves
-    to be closed.
+    It watches from the first call to the end of the block: also what a loop that has ended leaves to be closed.
+    `limit_s` counts from the last alarm that was set, up to a twentieth of it before the last call.
     """
 
     def __init__(self, limit_s: float) -> None:
