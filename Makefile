@@ -28,7 +28,7 @@ demo: install  ## The whole story on real data; ARGS=--exit stops at its end
 
 # The brokers of the tests live for minutes: what Java's second compiler would spend on them costs a tenth of the time.
 test: install  ## Run the tests
-	@JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --reruns 2 -m "not chaos and not bench" $(ARGS)
+	@JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --reruns 2 --rerun-show-tracebacks -m "not chaos and not bench" $(ARGS)
 
 chaos: install  ## Run the long fault tests
 	@$(BIN)/python -m pytest -m chaos $(ARGS)
