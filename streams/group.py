@@ -43,6 +43,7 @@ _METADATA_MAGIC = b"CGMDv2:"
 
 # Partitions, as their numbers.
 PartitionsCallback = Callable[[Sequence[int]], None]
+_RebalanceCallback = Callable[[Consumer, list[TopicPartition]], None]
 
 _FIXED: Mapping[str, Any] = {
     "group.protocol": "classic",
@@ -132,7 +133,10 @@ class GroupReader:
         self._closing, self._failure = False, None
         self._consumer = self._kafka.consumer(self._settings, defaults=_DEFAULTS)
         self._consumer.subscribe(
-            [self.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            [self.topic],
+            on_assign=self._while_open(self._on_assign),
+            on_revoke=self._while_open(self._on_revoke),
+            on_lost=self._while_open(self._on_lost),
         )
         return self
 
@@ -330,6 +334,12 @@ class GroupReader:
             return Aborted(error_pb2.REASON_WRONG_STATE, f"the group moved on: {error.str()}", **facts)
         return mapped
 
+    def _while_open(self, callback: _RebalanceCallback) -> _RebalanceCallback:
+        """A rebalance that comes up while the consumer closes is confluent-kafka's own: what `callback` would ask, the
+        consumer no longer answers, and an error of that would come out of `close` in place of the one that led there.
+        """
+        return lambda consumer, partitions: None if self._closing else callback(consumer, partitions)
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [partition.partition for partition in partitions]
         try:
@@ -364,7 +374,7 @@ class GroupReader:
 
     def _call(self, event: str, numbers: Sequence[int]) -> None:
         callback = self._callbacks[event]
-        if callback is None or self._closing:
+        if callback is None:
             return
         try:
             callback(numbers)

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -275,6 +275,22 @@ def test_a_commit_of_a_generation_that_is_over_is_refused(
         writer.begin()
         with pytest.raises(TransactionAbortable):
             commit(writer, name, *stale)
+
+
+@pytest.mark.parametrize("slots", [("0", "1"), ("", "")])
+def test_a_member_closes_while_partitions_are_asked_back(
+    topic: Topic, members: Callable[..., GroupReader], slots: tuple[str, str]
+) -> None:
+    """As where a replica ends by an error while its group rebalances: nothing may hide that error."""
+    name = topic(2)
+    calls: list[Sequence[int]] = []
+    first = members(name, slots[0], on_revoke=calls.append, on_lost=calls.append)
+    eventually(lambda: first.consume(1, 0.1) == [] and first.assigned == {0, 1})
+    second = members(name, slots[1])
+    eventually(lambda: second.consume(1, 0.1) == [] and second.metadata.generation > first.metadata.generation)
+    first.close()
+    assert calls == []
+    assert first.assigned == frozenset()
 
 
 def test_metadata_of_no_member_never_commits(kafka: KafkaSettings, topic: Topic, group: str) -> None:
