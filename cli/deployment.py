@@ -59,6 +59,19 @@ def train(  # noqa: PLR0913 - an option each
     accept_count_mismatch: Annotated[
         bool, typer.Option("--accept-count-mismatch", help="Train also on more or fewer records than announced.")
     ] = False,
+    keep_integers: Annotated[
+        bool, typer.Option("--keep-integers", help="PyTorch models get integers as such, as embeddings need them.")
+    ] = False,
+    checkpoint_interval_s: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-interval",
+            min=0,
+            max=MAX_SECONDS,
+            callback=finite,
+            help="At most so many seconds between checkpoints. 0: 60.",
+        ),
+    ] = 0.0,
     deadline_s: Annotated[
         float, typer.Option("--deadline", min=0, max=MAX_SECONDS, callback=finite, help="Fail after so many seconds.")
     ] = 0.0,
@@ -85,7 +98,10 @@ def train(  # noqa: PLR0913 - an option each
         count_mismatch=(
             deployment_pb2.COUNT_MISMATCH_ACCEPT if accept_count_mismatch else deployment_pb2.COUNT_MISMATCH_UNSPECIFIED
         ),
+        keep_integers=keep_integers,
     )
+    if checkpoint_interval_s:
+        settings.checkpoint_interval.FromNanoseconds(round(checkpoint_interval_s * 1e9))
     if deadline_s:
         settings.deadline.FromNanoseconds(round(deadline_s * 1e9))
     wish = deployment_pb2.Deployment(

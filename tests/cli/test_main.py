@@ -101,6 +101,7 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(words: list[str], capsys: p
         (["train", "digits", "--seed"], 2**32 - 1),
         (["train", "digits", "--stream"], 2**63 - 1),
         (["train", "digits", "--from-result"], 2**63 - 1),
+        (["train", "digits", "--checkpoint-interval"], 315_576_000_000),
         (["train", "digits", "--deadline"], 315_576_000_000),
         (["send", __file__, "-t", "t", "--deployment"], 2**63 - 1),
         (["send", __file__, "-t", "t", "-d", "1", "--partitions"], 2**31 - 1),

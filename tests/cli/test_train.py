@@ -69,6 +69,8 @@ def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Manager]:
         ("--confusion-matrix", {"confusionMatrix": True}),
         ("--decode-error-limit 0.25", {"decodeErrorLimit": 0.25}),
         ("--accept-count-mismatch", {"countMismatch": "COUNT_MISMATCH_ACCEPT"}),
+        ("--keep-integers", {"keepIntegers": True}),
+        ("--checkpoint-interval 0.5", {"checkpointInterval": "0.500s"}),
         ("--deadline 1.5", {"deadline": "1.5s"}),
     ],
 )
