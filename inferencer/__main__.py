@@ -170,11 +170,9 @@ def _exit_code(error: HeadraceError, status: Status) -> int:
         log.warning("another process has this slot", extra=facts)
         return EXIT_FENCED
     log.error("the replica ends", extra=facts)
-    if is_permanent(error):
-        status.failed(error)
-        return EXIT_FAILED
-    status.breaks_off(error)
-    return EXIT_RETRY
+    is_for_good = is_permanent(error)
+    status.breaks_off(error, for_good=is_for_good)
+    return EXIT_FAILED if is_for_good else EXIT_RETRY
 
 
 if __name__ == "__main__":

@@ -136,16 +136,11 @@ class Status:
             if not self._state.lag:
                 self._advanced_at = time.monotonic()
 
-    def breaks_off(self, error: HeadraceError) -> None:
-        """The process ends, and is to be started again."""
+    def breaks_off(self, error: HeadraceError, *, for_good: bool) -> None:
+        """The process ends; for good: it would end the same way if it were started again."""
         with self._lock:
-            self._state.state = inference_pb2.INFERENCE_STATE_STARTING
-            self._state.error.CopyFrom(error.to_status())
-
-    def failed(self, error: HeadraceError) -> None:
-        """The replica ends and will not come back."""
-        with self._lock:
-            self._state.state = inference_pb2.INFERENCE_STATE_FAILED
+            failed, starting = inference_pb2.INFERENCE_STATE_FAILED, inference_pb2.INFERENCE_STATE_STARTING
+            self._state.state = failed if for_good else starting
             self._state.error.CopyFrom(error.to_status())
 
     def stopped(self) -> None:
