@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-import ctypes
 import fcntl
 import logging
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -32,6 +31,14 @@ STOP_GRACE_S = 20.0
 # The full JIT is left on: without it the p50 under transactional load is 524 ms in place of 31 ms.
 JVM_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true", "-Dfile.encoding=UTF-8")
 _PR_SET_PDEATHSIG = 1
+_TIED = """
+import ctypes, os, signal, sys
+parent, option, *command = sys.argv[1:]
+ctypes.CDLL(None).prctl(int(option), signal.SIGTERM, 0, 0, 0)
+if os.getppid() != int(parent):  # it died before the call
+    sys.exit(0)
+os.execv(command[0], command)
+"""
 
 # What formatted storage that does not say it.
 _FIRST_VERSION = "4.3.1"
@@ -326,14 +333,13 @@ class Broker:
         command = [*self._java_command(java, jars, recording), *main]
         with self._output_path.open("wb") as output:
             return subprocess.Popen(
-                command,
+                _with_parent(command) if self._stop_with_parent else command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[lock.fileno() for lock in self._locks],
                 # Ctrl-C in the terminal is for the command, which then stops the broker in its turn.
                 start_new_session=True,
-                preexec_fn=_terminate_with_parent() if self._stop_with_parent else None,
             )
 
     def _java_command(self, java: Path, jars: list[Path], recording: Sequence[str] = ()) -> list[str]:
@@ -406,14 +412,10 @@ def _last_lines(path: Path, count: int = 10) -> list[str]:
     return path.read_text(errors="replace").splitlines()[-count:]
 
 
-def _terminate_with_parent() -> Callable[[], None]:
-    """What the child runs before Java. It imports nothing: the parent may have threads."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
+def _with_parent(command: Sequence[str]) -> list[str]:
+    """The command, to be ended by the kernel with its parent.
 
-    def ask_for_signal() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        if os.getppid() != parent:  # it died before the call
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return ask_for_signal
+    By a program that becomes it, and not by a function before its start: the parent has threads, and after a fork a
+    function may wait forever for what one of them held, or meet gRPC, which follows forks.
+    """
+    return [sys.executable, "-SEc", _TIED, str(os.getpid()), str(_PR_SET_PDEATHSIG), *command]
