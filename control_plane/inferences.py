@@ -17,7 +17,7 @@ from control_plane.kafka_clusters import Clusters, KafkaClusters
 from control_plane.listing import newest_first
 from control_plane.names import replicas_owner
 from control_plane.repeats import create_once, first_answer
-from control_plane.starts import start_offsets
+from control_plane.starts import resolve_start
 from control_plane.store import Kind, Store, inferences, kafka_clusters, states
 from control_plane.store.warnings import warnings_of
 from control_plane.validation import refuse
@@ -63,7 +63,7 @@ class Inferences:
         if request.validate_only:
             return wish
         wish.input_partition_count = await asyncio.to_thread(_prepare_topics, clusters, wish)
-        wish.start_offsets.update(await asyncio.to_thread(start_offsets, clusters.input, wish))
+        await asyncio.to_thread(resolve_start, clusters.input, wish)
         return await create_once(self._store, request, lambda: _stored(wish), Inference)
 
     async def get(self, id: int) -> Inference:
@@ -150,7 +150,7 @@ def _wish(inference: Inference) -> Inference:
     for name in (
         *("id", "create_time", "update_time", "state", "error", "replica_states", "etag"),
         *("model_name", "model_version", "start_offsets", "answering_result_id", "output_config"),
-        *("warnings", "input_partition_count"),
+        *("warnings", "input_partition_count", "input_topic_id"),
     ):
         wish.ClearField(name)
     return wish

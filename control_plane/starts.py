@@ -10,7 +10,8 @@ from headrace.v1 import error_pb2, inference_pb2
 from headrace.v1.inference_pb2 import Inference
 from streams.answers import inference_group
 from streams.committed import committed_offsets
-from streams.kafka import KafkaSettings, offsets_at, watermarks
+from streams.kafka import KafkaSettings, offsets_at, topic_id, watermarks
+from streams.topic_watch import recreated
 
 
 def bad_start(wish: Inference) -> Iterable[FieldViolation]:
@@ -47,10 +48,23 @@ def complete_start(wish: Inference) -> None:
             state=state,
         )
     wish.start_offsets.update(before.start_offsets)
+    wish.input_topic_id = before.input_topic_id
 
 
-def start_offsets(kafka: KafkaSettings, wish: Inference) -> dict[int, int]:
-    """By partition: what is written from now on is answered whenever the first replica is up."""
+def resolve_start(kafka: KafkaSettings, wish: Inference) -> None:
+    """Fill in which log it begins in, and where: what is written from now on is answered whenever a replica is up.
+
+    The log first: one that is made anew in between is not the one that the offsets are held to. Raises NotFound
+    (UNKNOWN_TOPIC), FailedPrecondition (TOPIC_RECREATED) where the inference that went before read another one.
+    """
+    found = topic_id(kafka, wish.input_topic)
+    wish.input_topic_id = wish.input_topic_id or found
+    if found != wish.input_topic_id:
+        raise recreated(wish.input_topic, wish.input_topic_id, found)
+    wish.start_offsets.update(_start_offsets(kafka, wish))
+
+
+def _start_offsets(kafka: KafkaSettings, wish: Inference) -> dict[int, int]:
     if wish.start == inference_pb2.START_POSITION_EARLIEST:
         return {}
     if wish.start == inference_pb2.START_POSITION_TIME:

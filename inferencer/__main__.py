@@ -131,7 +131,7 @@ def answer(
         )
         with (
             reader,
-            TopicWatch(clusters.input, inference.input_topic, reader.fail),
+            TopicWatch(clusters.input, inference.input_topic, reader.fail, held_to=inference.input_topic_id),
             StableWatch(clusters.output, inference.output_topic, status.hides, patience_s=settings.hidden_after_s),
         ):
             log.info("answering", extra={"input": inference.input_topic, "output": inference.output_topic})

@@ -356,6 +356,14 @@ def topic_ids(settings: KafkaSettings, topics: Iterable[str], timeout_s: float =
     return found
 
 
+def topic_id(settings: KafkaSettings, topic: str, timeout_s: float = REQUEST_TIMEOUT_S) -> str:
+    """As `topic_ids`, of one topic. Raises NotFound (UNKNOWN_TOPIC) too."""
+    found = topic_ids(settings, [topic], timeout_s)
+    if topic not in found:
+        raise unknown_topic(topic)
+    return found[topic]
+
+
 def _told(answer: Future[T], timeout_s: float) -> T:
     """What an admin client was told. Raises KafkaException, TimeoutError.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from headrace.errors import FailedPrecondition, HeadraceError
 from headrace.v1 import error_pb2
-from streams.kafka import KafkaSettings, topic_ids, unknown_topic
+from streams.kafka import KafkaSettings, topic_id, topic_ids, unknown_topic
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,9 @@ GONE_AFTER_LOOKS = 2
 
 
 class TopicWatch:
-    """Looks every few seconds, on a thread of its own. A context manager: the topic is held to what it is on entering.
+    """Looks every few seconds, on a thread of its own. A context manager.
 
+    held_to: the id that the topic has to have. Empty: what it is on entering.
     on_change: called on that thread, once, with NotFound (UNKNOWN_TOPIC) or FailedPrecondition (TOPIC_RECREATED).
     """
 
@@ -33,20 +34,21 @@ class TopicWatch:
         topic: str,
         on_change: Callable[[HeadraceError], None],
         *,
+        held_to: str = "",
         every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._kafka, self._topic, self._on_change, self._every_s = kafka, topic, on_change, every_s
-        self._id = ""
+        self._id = held_to
         self._missed = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="topic-watch", daemon=True)
 
     def __enter__(self) -> TopicWatch:
-        """Raises NotFound (UNKNOWN_TOPIC), Unavailable, PermissionDenied."""
-        found = topic_ids(self._kafka, [self._topic])
-        if self._topic not in found:
-            raise unknown_topic(self._topic)
-        self._id = found[self._topic]
+        """Raises NotFound (UNKNOWN_TOPIC), FailedPrecondition (TOPIC_RECREATED), Unavailable, PermissionDenied."""
+        found = topic_id(self._kafka, self._topic)
+        self._id = self._id or found
+        if found != self._id:
+            raise recreated(self._topic, self._id, found)
         self._thread.start()
         return self
 
@@ -69,12 +71,14 @@ class TopicWatch:
         self._missed = self._missed + 1 if found is None else 0
         if found is None:
             return unknown_topic(self._topic) if self._missed >= GONE_AFTER_LOOKS else None
-        return None if found == self._id else self._recreated(found)
+        return None if found == self._id else recreated(self._topic, self._id, found)
 
-    def _recreated(self, found: str) -> FailedPrecondition:
-        return FailedPrecondition(
-            error_pb2.REASON_TOPIC_RECREATED,
-            f"the topic {self._topic!r} was deleted and made anew while it was read (its id was {self._id}, and is "
-            f"{found}), so the positions in it are those of other records; begin anew at its first record",
-            topic=self._topic, before=self._id, found=found,
-        )  # fmt: skip
+
+def recreated(topic: str, before: str, found: str) -> FailedPrecondition:
+    """TOPIC_RECREATED, of a topic that somebody reads on."""
+    return FailedPrecondition(
+        error_pb2.REASON_TOPIC_RECREATED,
+        f"the topic {topic!r} was deleted and made anew (its id was {before}, and is {found}), so the positions in it "
+        "are those of other records; begin anew at its first record",
+        topic=topic, before=before, found=found,
+    )  # fmt: skip

@@ -30,10 +30,11 @@ from headrace.v1.inference_pb2 import Inference, ReplicaState
 from headrace.v1.result_collector_pb2 import DeleteResultRequest
 from streams.answers import inference_group
 from streams.group import GroupReader
-from streams.kafka import KafkaSettings, partitions_of
+from streams.kafka import KafkaSettings, ensure_topics, partitions_of, topic_id
 from streams.writer import StreamProducer
 from tests.control_plane.managed import Managed, bad_fields, managed
 from tests.control_plane.world import RAW
+from tests.streams.log import delete_topic
 from tests.support import eventually
 
 
@@ -148,6 +149,24 @@ async def test_it_goes_on_where_another_one_stopped(
     assert {one.field for one in error.value.fields} == {"inference.start_inference_id"}
     with pytest.raises(NotFound):
         await create(plane, start_inference_id=4711, **fields)
+
+
+async def test_it_does_not_go_on_in_a_topic_that_was_made_anew(
+    plane: Managed, store: Store, kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    """Its offsets are those of other records, and those before them would be skipped."""
+    questions, result_id = topic(), plane.world.finished("a")
+    fields: dict[str, Any] = {"result_id": result_id, "input_topic": questions, "output_topic": topic()}
+    before = await create(plane, **fields, input_topic_id="what the server says")
+    assert before.input_topic_id == topic_id(kafka, questions)
+    store.write_now(lambda: inferences.set_state(before.id, inference_pb2.INFERENCE_STATE_STOPPED))
+    delete_topic(kafka, questions)
+    ensure_topics(kafka, {questions: 1})
+    with pytest.raises(FailedPrecondition, match="made anew") as caught:
+        await create(plane, start_inference_id=before.id, **fields)
+    assert caught.value.reason_name == "TOPIC_RECREATED"
+    anew = await create(plane, start=inference_pb2.START_POSITION_EARLIEST, **fields)
+    assert anew.input_topic_id == topic_id(kafka, questions)
 
 
 async def test_more_replicas_than_partitions_are_taken(plane: Managed, topic: Callable[..., str]) -> None:

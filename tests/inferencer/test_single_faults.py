@@ -14,11 +14,11 @@ from cli.broker import Broker
 from headrace.process import EXIT_BUG, EXIT_FAILED, EXIT_FENCED, EXIT_RETRY
 from headrace.v1 import inference_pb2
 from streams.follow import TopicFollower
-from streams.kafka import KafkaSettings, ensure_topics, headers_of
+from streams.kafka import KafkaSettings, ensure_topics, headers_of, topic_id
 from streams.writer import BatchProducer, TransactionalWriter
 from tests.inferencer.faults.load import Kind, Load
 from tests.inferencer.faults.trial import FIRST_RESULT, Setting, Trial, trial
-from tests.streams.log import delete_before
+from tests.streams.log import delete_before, delete_topic
 from tests.support import eventually, free_port
 
 PARTITIONS = 2
@@ -90,6 +90,24 @@ def test_an_offset_that_has_expired_stops_the_replica_and_nothing_is_skipped(
     assert not [
         one for one in running.reader.outcomes[running.targets[0]] if one.source[0] == 1 and one.source[1] >= 50
     ]
+
+
+def test_a_topic_that_was_made_anew_while_no_replica_ran_is_not_taken_for_the_other(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    setting = Setting(Load(1, PARTITIONS, 20), replicas=0)
+    with trial(kafka, tmp_path, setting) as running:
+        inference = running.plane.inference
+        inference.input_topic_id = topic_id(kafka, running.source)
+        inference.start_offsets.update({0: 5, 1: 5})
+        delete_topic(kafka, running.source)
+        ensure_topics(kafka, {running.source: PARTITIONS})
+        with BatchProducer(kafka) as producer:
+            running.load.send(producer, running.source, 0, 20)
+        running.fleet.scale(1)
+        eventually(lambda: ended_for_good(running, "TOPIC_RECREATED"), timeout_s=30)
+        running.finish(timeout_s=0)
+    assert not running.reader.outcomes[running.targets[0]]
 
 
 @pytest.mark.chaos
