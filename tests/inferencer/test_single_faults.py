@@ -49,6 +49,25 @@ def test_a_zombie_whose_slot_is_taken_is_fenced_and_nothing_of_it_is_seen(kafka:
     assert verdict.is_clean, verdict
 
 
+def test_a_slot_that_dies_and_is_scaled_away_leaves_its_records_to_the_others(
+    kafka: KafkaSettings, tmp_path: Path
+) -> None:
+    """Readers wait for its transaction until Kafka has ended it."""
+    environment = {"HEADRACE_SESSION_TIMEOUT_MS": "2000", "HEADRACE_TRANSACTION_TIMEOUT_MS": "4000"}
+    setting = Setting(Load(1, PARTITIONS, 300), replicas=2, max_rows=16, seconds=0.02, environment=environment)
+    with trial(kafka, tmp_path, setting) as running, running.sending():
+        running.await_count(100)
+        eventually(lambda: len([one for one in running.plane.reports if one.slot == 1 and one.partitions]) > 0)
+        process = running.fleet.process(1)
+        assert process is not None
+        process.suspend()
+        running.fleet.scale(1)
+        process.kill()
+        verdict = running.finish()
+    assert verdict.is_clean, verdict
+    assert running.fleet.endings.killed == 1
+
+
 @pytest.mark.parametrize(("interval_s", "batch_s"), [(3, 7), pytest.param(3, 30, marks=pytest.mark.chaos)])
 def test_a_model_that_is_slower_than_the_poll_interval_keeps_its_partitions(
     kafka: KafkaSettings, tmp_path: Path, interval_s: float, batch_s: float

@@ -17,6 +17,7 @@ import psutil
 
 from control_plane.cluster import Exit, Observed, Workload
 from control_plane.local import LocalCluster
+from headrace.process import EXIT_OK
 from tests.support import eventually
 
 CHILD = "tests.inferencer.faults.child"
@@ -32,6 +33,8 @@ class Place:
     attempt: int = 0
     name: str = ""
     is_wanted: bool = True
+    ended_well: bool = True
+    """The last process that ended."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,11 @@ class Fleet:
         return found
 
     @property
+    def may_have_left_open(self) -> bool:
+        """Once they are stopped: whether a transaction may be open whose slot has no process any more to end it."""
+        return any(not place.is_wanted or not place.ended_well for place in self._places.values())
+
+    @property
     def logs(self) -> str:
         """What all processes wrote."""
         return "".join(path.read_text() for path in sorted((self._home / "logs").glob("*.log")))
@@ -231,6 +239,9 @@ class Fleet:
             self.endings.killed += 1
         elif ended.code is not None:
             self.endings.codes[ended.code] += 1
+        for place in self._places.values():
+            if place.name == observed.name:
+                place.ended_well = ended.code == EXIT_OK
         self._cluster.forget(observed.name)
 
     def _start(self, slot: int, place: Place) -> None:

@@ -28,6 +28,8 @@ from tests.inferencer.faults.oracle import (
 from tests.support import eventually
 
 FIRST_RESULT = 1
+# More than the timeout of the replicas' transactions.
+TRANSACTIONS_END_S = 45.0
 _ids = itertools.count(1)
 
 
@@ -144,6 +146,8 @@ class Trial:
         """
         self._await_end(timeout_s, Quiet(lambda: (self._committed(), self.reader.count), quiet_s))
         self.fleet.stop()
+        if self.fleet.may_have_left_open:
+            self._await_timed_out_transactions()
         verdict = Verdict()
         judge_open(verdict, self.kafka, self.targets)
         final = [outcome for topic in self.targets for outcome in read_all(self.kafka, topic)]
@@ -157,6 +161,11 @@ class Trial:
         for _ in range(self.fleet.endings.codes[EXIT_BUG]):
             verdict.count("bugs", self.fleet.last_words)
         return verdict
+
+    def _await_timed_out_transactions(self) -> None:
+        """Kafka ends what was left open by a process that was killed and has no successor."""
+        with suppress(AssertionError):
+            eventually(lambda: not self.hidden_offsets, timeout_s=TRANSACTIONS_END_S, every_s=0.2)
 
     def _await_end(self, timeout_s: float, quiet: Quiet) -> None:
         def is_over() -> bool:
