@@ -134,8 +134,8 @@ def test_a_broker_that_is_away_leaves_the_replica_alive_and_not_ready_until_it_i
     own_broker: Callable[[], Broker], tmp_path: Path
 ) -> None:
     broker, port = own_broker(), free_port()
-    environment = {"HEADRACE_METRICS_LISTEN": f"127.0.0.1:{port}", "HEADRACE_COMMIT_TIMEOUT_S": "1"}
-    setting = Setting(Load(1, PARTITIONS, 20_000), replicas=1, seconds=0.02, environment=environment)
+    environment = {"HEADRACE_METRICS_LISTEN": f"127.0.0.1:{port}", "HEADRACE_COMMIT_TIMEOUT_S": "5"}
+    setting = Setting(Load(1, PARTITIONS, 4000), replicas=1, max_rows=64, seconds=0.1, environment=environment)
 
     def health(path: str) -> int:
         try:
