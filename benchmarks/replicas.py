@@ -101,7 +101,7 @@ def _return(
 
 def _member(kafka: KafkaSettings, inference: inference_pb2.Inference) -> tuple[str, int]:
     """The id of the only member of the inference's group, and how many partitions it has."""
-    group = inference_group(inference.id)
+    group = inference_group(inference)
     admin = kafka.admin()  # it has to live as long as its answers are waited for
     (answer,) = admin.describe_consumer_groups([group]).values()
     (member,) = answer.result(LIMIT_S).members

@@ -25,7 +25,7 @@ from headrace.errors import FieldViolation, NotFound
 from headrace.masks import apply_update
 from headrace.v1 import deployment_manager_pb2, inference_pb2
 from headrace.v1.inference_pb2 import Inference
-from streams.answers import dead_letter_topic
+from streams.answers import dead_letter_topic, new_inference_group
 from streams.kafka import ensure_topics, partitions_of
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,13 @@ class Inferences:
         if request.validate_only:
             return wish
         wish.input_partition_count = await asyncio.to_thread(_prepare_topics, clusters, wish)
-        await asyncio.to_thread(resolve_start, clusters.input, wish)
+        await asyncio.to_thread(resolve_start, clusters.input, wish, await self._before(wish))
+        wish.consumer_group = new_inference_group(wish.name)
         return await create_once(self._store, request, lambda: _stored(wish), Inference)
+
+    async def _before(self, wish: Inference) -> Inference | None:
+        """The one that it goes on after."""
+        return await self.get(wish.start_inference_id) if wish.start_inference_id else None
 
     async def get(self, id: int) -> Inference:
         return await self._store.read(lambda: inferences.get(id))
@@ -150,7 +155,7 @@ def _wish(inference: Inference) -> Inference:
     for name in (
         *("id", "create_time", "update_time", "state", "error", "replica_states", "etag"),
         *("model_name", "model_version", "start_offsets", "answering_result_id", "output_config"),
-        *("warnings", "input_partition_count", "input_topic_id"),
+        *("warnings", "input_partition_count", "input_topic_id", "consumer_group"),
     ):
         wish.ClearField(name)
     return wish

@@ -28,7 +28,7 @@ def bad_start(wish: Inference) -> Iterable[FieldViolation]:
 
 
 def complete_start(wish: Inference) -> None:
-    """Fill in the default, and what is known of the inference that went before.
+    """Fill in the default, and look at the inference that went before.
 
     A query: raises NotFound, FailedPrecondition (WRONG_STATE) while it runs, InvalidArgument for one of another input.
     """
@@ -47,21 +47,24 @@ def complete_start(wish: Inference) -> None:
             id=before.id,
             state=state,
         )
-    wish.start_offsets.update(before.start_offsets)
-    wish.input_topic_id = before.input_topic_id
 
 
-def resolve_start(kafka: KafkaSettings, wish: Inference) -> None:
+def resolve_start(kafka: KafkaSettings, wish: Inference, before: Inference | None) -> None:
     """Fill in which log it begins in, and where: what is written from now on is answered whenever a replica is up.
+
+    before: the one that it goes on after.
 
     The log first: one that is made anew in between is not the one that the offsets are held to. Raises NotFound
     (UNKNOWN_TOPIC), FailedPrecondition (TOPIC_RECREATED) where the inference that went before read another one.
     """
-    found = topic_id(kafka, wish.input_topic)
-    wish.input_topic_id = wish.input_topic_id or found
-    if found != wish.input_topic_id:
-        raise recreated(wish.input_topic, wish.input_topic_id, found)
-    wish.start_offsets.update(_start_offsets(kafka, wish))
+    wish.input_topic_id = topic_id(kafka, wish.input_topic)
+    if before is None:
+        wish.start_offsets.update(_start_offsets(kafka, wish))
+        return
+    if before.input_topic_id not in ("", wish.input_topic_id):
+        raise recreated(wish.input_topic, before.input_topic_id, wish.input_topic_id)
+    wish.start_offsets.update(before.start_offsets)
+    wish.start_offsets.update(committed_offsets(kafka, inference_group(before), wish.input_topic))
 
 
 def _start_offsets(kafka: KafkaSettings, wish: Inference) -> dict[int, int]:
@@ -69,8 +72,6 @@ def _start_offsets(kafka: KafkaSettings, wish: Inference) -> dict[int, int]:
         return {}
     if wish.start == inference_pb2.START_POSITION_TIME:
         return offsets_at(kafka, wish.input_topic, wish.start_time.ToMilliseconds())
-    if wish.start == inference_pb2.START_POSITION_INFERENCE:
-        return committed_offsets(kafka, inference_group(wish.start_inference_id), wish.input_topic)
     return {number: high for number, (_, high) in watermarks(kafka, wish.input_topic).items()}
 
 

@@ -105,7 +105,7 @@ def answer(
     stop: threading.Event,
 ) -> None:
     """Joins the group, and answers until stopped."""
-    group_id = inference_group(inference.id)
+    group_id = inference_group(inference)
     reader = GroupReader(
         clusters.input,
         group_id=group_id,

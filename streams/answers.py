@@ -1,6 +1,9 @@
 """The contract of answers and dead letters: their headers, and the topic that dead letters go to."""
 
+import secrets
 from collections.abc import Iterable
+
+from headrace.v1.inference_pb2 import Inference
 
 MODEL_HEADER = "headrace-model"  # NAME/VERSION
 SOURCE_HEADER = "headrace-source"  # of the question, or of the refused message: TOPIC/PARTITION/OFFSET
@@ -17,9 +20,14 @@ MESSAGE_LIMIT = 1024  # characters of an error message in a header
 _DEAD_LETTER_SUFFIX = ".dead-letters"
 
 
-def inference_group(inference_id: int) -> str:
+def inference_group(inference: Inference) -> str:
     """The consumer group of an inference: its committed offsets say what was answered."""
-    return f"headrace-inf-{inference_id}"
+    return inference.consumer_group or f"headrace-inf-{inference.id}"
+
+
+def new_inference_group(name: str) -> str:
+    """For an inference of that name; not by its id, since platforms that share a Kafka count alike."""
+    return f"headrace-inf-{name}-{secrets.token_hex(4)}"
 
 
 def trace_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, bytes]]:

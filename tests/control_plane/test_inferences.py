@@ -138,7 +138,7 @@ async def test_it_goes_on_where_another_one_stopped(
     store.write_now(lambda: inferences.set_state(before.id, inference_pb2.INFERENCE_STATE_STOPPED))
     untouched = await create(plane, start_inference_id=before.id, **fields)
     assert dict(untouched.start_offsets) == {0: 3, 1: 0}
-    with GroupReader(kafka, group_id=inference_group(before.id), topic=questions) as reader:
+    with GroupReader(kafka, group_id=inference_group(before), topic=questions) as reader:
         eventually(lambda: reader.consume(1, 0.1) or reader.assigned, timeout_s=20)
         reader.commit({0: 2})
     after = await create(plane, start_inference_id=before.id, **fields)
@@ -149,6 +149,18 @@ async def test_it_goes_on_where_another_one_stopped(
     assert {one.field for one in error.value.fields} == {"inference.start_inference_id"}
     with pytest.raises(NotFound):
         await create(plane, start_inference_id=4711, **fields)
+
+
+async def test_no_two_are_one_group(plane: Managed, store: Store, topic: Callable[..., str]) -> None:
+    """Platforms that share a Kafka have the same ids and names; a group is of one inference for all time."""
+    fields = {"result_id": plane.world.finished("a"), "input_topic": topic(), "output_topic": topic(), "name": "live"}
+    first = await create(plane, **fields, consumer_group="what the server says")
+    store.write_now(lambda: inferences.set_state(first.id, inference_pb2.INFERENCE_STATE_STOPPED))
+    await plane.manager.DeleteInference(api.DeleteInferenceRequest(id=first.id))
+    second = await create(plane, **fields)
+    assert first.consumer_group.startswith("headrace-inf-live-")
+    assert second.consumer_group.startswith("headrace-inf-live-")
+    assert first.consumer_group != second.consumer_group
 
 
 async def test_it_does_not_go_on_in_a_topic_that_was_made_anew(

@@ -92,7 +92,7 @@ class Trial:
 
     @property
     def group(self) -> str:
-        return inference_group(self.plane.inference.id)
+        return inference_group(self.plane.inference)
 
     @property
     def is_committed(self) -> bool:
