@@ -45,6 +45,7 @@ class Status:
         self._model_error: HeadraceError | None = None
         self._lost_error: HeadraceError | None = None
         self._hidden_error: HeadraceError | None = None
+        self._contact_error: HeadraceError | None = None
         self._lost_count = 0
         self._standstill_s, self._advanced_at = standstill_s, time.monotonic()
         self.is_behind = False
@@ -81,7 +82,7 @@ class Status:
         ANSWERED.inc(answers)
         REFUSED.inc(refusals)
         with self._lock:
-            self._lost_error, self._lost_count = None, 0
+            self._lost_error, self._lost_count, self._contact_error = None, 0, None
             self._advanced_at = time.monotonic()
             self._state.answered_count += answers
             self._state.dead_letter_count += refusals
@@ -104,6 +105,11 @@ class Status:
             log.warning("readers do not get the answers", extra={"cause": str(error)})
         with self._lock:
             self._hidden_error = error
+
+    def hears(self, error: HeadraceError | None) -> None:
+        """Why Kafka was not heard of when it was last asked; None: it was. Who has nothing to commit learns it so."""
+        with self._lock:
+            self._contact_error = error
 
     def read(self, records: int) -> None:
         """A batch was read."""
@@ -185,7 +191,8 @@ class Status:
 
     def _stuck_error(self) -> HeadraceError | None:
         """Why nobody gets answers."""
-        return self._lost_error if self._lost_count >= LOST_IN_A_ROW else self._hidden_error
+        lost = self._lost_error if self._lost_count >= LOST_IN_A_ROW else None
+        return lost or self._contact_error or self._hidden_error
 
     def _tell_trouble(self, state: ReplicaState) -> None:
         if state.state not in TURNING:

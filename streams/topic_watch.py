@@ -26,6 +26,8 @@ class TopicWatch:
 
     held_to: the id that the topic has to have. Empty: what it is on entering.
     on_change: called on that thread, once, with NotFound (UNKNOWN_TOPIC) or FailedPrecondition (TOPIC_RECREATED).
+    on_contact: called on that thread after each look, with why Kafka did not answer, or None: a reader that waits for
+        records does not hear of it.
     """
 
     def __init__(
@@ -34,10 +36,12 @@ class TopicWatch:
         topic: str,
         on_change: Callable[[HeadraceError], None],
         *,
+        on_contact: Callable[[HeadraceError | None], None] = lambda _: None,
         held_to: str = "",
         every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._kafka, self._topic, self._on_change, self._every_s = kafka, topic, on_change, every_s
+        self._on_contact = on_contact
         self._id = held_to
         self._missed = 0
         self._ended = threading.Event()
@@ -65,9 +69,11 @@ class TopicWatch:
     def _look(self) -> HeadraceError | None:
         try:
             found = topic_ids(self._kafka, [self._topic]).get(self._topic)
-        except HeadraceError as error:  # Kafka is away, which the reader tells
+        except HeadraceError as error:
             log.debug("the topic cannot be looked at", extra={"topic": self._topic, "cause": str(error)})
+            self._on_contact(error)
             return None
+        self._on_contact(None)
         self._missed = self._missed + 1 if found is None else 0
         if found is None:
             return unknown_topic(self._topic) if self._missed >= GONE_AFTER_LOOKS else None

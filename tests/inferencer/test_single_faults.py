@@ -130,8 +130,9 @@ def test_a_topic_that_was_made_anew_while_no_replica_ran_is_not_taken_for_the_ot
 
 
 @pytest.mark.chaos
+@pytest.mark.parametrize("is_idle", [False, True])
 def test_a_broker_that_is_away_leaves_the_replica_alive_and_not_ready_until_it_is_back(
-    own_broker: Callable[[], Broker], tmp_path: Path
+    own_broker: Callable[[], Broker], tmp_path: Path, is_idle: bool
 ) -> None:
     broker, port = own_broker(), free_port()
     environment = {"HEADRACE_METRICS_LISTEN": f"127.0.0.1:{port}", "HEADRACE_COMMIT_TIMEOUT_S": "5"}
@@ -148,7 +149,8 @@ def test_a_broker_that_is_away_leaves_the_replica_alive_and_not_ready_until_it_i
 
     with trial(KafkaSettings(broker.bootstrap_servers), tmp_path, setting) as running, running.sending():
         eventually(lambda: health("readyz") == 200, timeout_s=30)
-        running.await_count(1000)
+        running.await_count(running.load.total if is_idle else 1000)
+        eventually(lambda: running.is_committed or not is_idle)
         broker.kill()
         eventually(lambda: health("readyz") == 503, timeout_s=60)
         assert health("healthz") == 200

@@ -45,6 +45,22 @@ def test_a_replica_whose_answers_nobody_gets_is_not_ready_and_says_why() -> None
     assert (told.ready, told.HasField("error")) == (True, False)
 
 
+def test_a_replica_that_has_nothing_to_do_is_not_ready_while_kafka_is_away() -> None:
+    status = Status(0)
+    status.observe([0], {0: 0})
+    status.hears(AWAY)
+    status.observe([0], {0: 0})
+    told = status.snapshot()
+    assert (told.live, told.ready, told.state) == (True, False, inference_pb2.INFERENCE_STATE_DEGRADED)
+    assert told.error.message == "away"
+    status.hears(None)
+    told = status.snapshot()
+    assert (told.ready, told.HasField("error")) == (True, False)
+    status.hears(AWAY)
+    status.committed(1, 0, but_last=0)  # then it is there
+    assert status.is_ready
+
+
 def test_a_replica_answers_with_the_model_before_and_says_why() -> None:
     status = Status(0)
     status.answers_with(7, 3)

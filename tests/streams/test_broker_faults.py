@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from cli.broker import Broker
-from headrace.errors import Unavailable
+from headrace.errors import HeadraceError, Unavailable
 from sinks import RawSink
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, ensure_topics
 from streams.reader import RangeReader
+from streams.topic_watch import TopicWatch
 from streams.writer import TransactionalWriter, TransactionUnknown
 from tests.conftest import FAST_BROKER
 from tests.streams.log import offset_range, seen, values, write
@@ -53,6 +54,21 @@ def test_a_commit_without_an_answer_is_resolved_by_the_committed_offset(fragile:
         assert len(seen(kafka, "answers")) == done
         rest = [] if done == 5 else eventually(lambda: reader.consume(5, 0.5))
         assert done + len(rest) == 5
+
+
+def test_who_watches_a_topic_hears_that_kafka_is_away_and_back(fragile: Broker) -> None:
+    kafka = KafkaSettings(fragile.bootstrap_servers, longest_wait_s=1.0)
+    ensure_topics(kafka, {"watched": 1})
+    heard: list[HeadraceError | None] = []
+    changes: list[HeadraceError] = []
+    with TopicWatch(kafka, "watched", changes.append, on_contact=heard.append, every_s=0.1):
+        eventually(lambda: heard[-1:] == [None])
+        fragile.kill()
+        eventually(lambda: isinstance(heard[-1], Unavailable))
+        fragile.start()
+        fragile.wait_ready()
+        eventually(lambda: heard[-1] is None)
+    assert not changes
 
 
 def recovered(writer: TransactionalWriter) -> bool:
