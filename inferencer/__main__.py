@@ -31,6 +31,7 @@ from streams.codecs import codec_for
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, partitions_of
 from streams.stable_watch import StableWatch
+from streams.topic_rules import fitting, rules_of
 from streams.topic_watch import TopicWatch
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,13 @@ def answer(
         )
         with (
             reader,
-            TopicWatch(clusters.input, inference.input_topic, reader.fail, held_to=inference.input_topic_id),
+            TopicWatch(
+                clusters.input,
+                inference.input_topic,
+                reader.fail,
+                on_contact=status.hears,
+                held_to=inference.input_topic_id,
+            ),
             StableWatch(clusters.output, inference.output_topic, status.hides, patience_s=settings.hidden_after_s),
         ):
             log.info("answering", extra={"input": inference.input_topic, "output": inference.output_topic})
@@ -140,11 +147,15 @@ def answer(
 
 
 def _delivery(clusters: Clusters, transactional_id: str, inference: Inference, reader: GroupReader) -> Delivery:
+    output = rules_of(clusters.output, inference.output_topic)
+    dead_letters = rules_of(clusters.input, dead_letter_topic(inference.input_topic))
     if clusters.input != clusters.output:
-        return AcrossClusters(clusters.input, clusters.output, inference.output_topic, reader)
+        here, there = fitting(clusters.input, dead_letters), fitting(clusters.output, output)
+        return AcrossClusters(here, there, inference.output_topic, reader)
+    kafka = fitting(clusters.input, output, dead_letters)
     if inference.guarantee == inference_pb2.GUARANTEE_AT_LEAST_ONCE:
-        return AtLeastOnce(clusters.input, reader)
-    return ExactlyOnce(clusters.input, transactional_id, inference.input_topic)
+        return AtLeastOnce(kafka, reader)
+    return ExactlyOnce(kafka, transactional_id, inference.input_topic)
 
 
 def _route(clusters: Clusters, inference: Inference) -> Route:
@@ -161,7 +172,7 @@ def _route(clusters: Clusters, inference: Inference) -> Route:
 
 def _target(kafka: KafkaSettings, topic: str) -> Target:
     """The topic as it is; whoever created the inference created it."""
-    return Target(topic, len(partitions_of(kafka, topic)))
+    return Target(topic, len(partitions_of(kafka, topic)), needs_key=rules_of(kafka, topic).needs_key)
 
 
 def _exit_code(error: HeadraceError, status: Status) -> int:

@@ -58,6 +58,8 @@ class Target:
 
     topic: str
     partitions: int
+    needs_key: bool = False
+    """It is compacted."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,8 @@ class Loop:
             return
         fail_at("after_predict")
         batch, answers = answered
+        if self._route.output.needs_key:
+            answers = _with_key(batch, answers, self._route.output.topic)
         self._check(batch, answers)
         with phase("produce"):
             self._produce(*_still_ours(batch, answers))
@@ -432,6 +436,19 @@ def _outcomes(batch: Batch, answered: Answers) -> Answers:
         return answered
     outcomes = dict(batch.refusals) | dict(zip(batch.asked.tolist(), answered, strict=True))
     return [outcomes[index] for index in range(len(batch.questions))]
+
+
+def _with_key(batch: Batch, answers: Answers, topic: str) -> Answers:
+    """Only those that a compacted topic takes."""
+    refusal = Refusal(
+        error_pb2.REASON_INVALID_FIELD,
+        f"it has no key, and its answer would have none: the topic {topic!r} is compacted, and takes no record without",
+    )
+    keys = map(Message.key, batch.questions)
+    return [
+        refusal if key is None and not isinstance(answer, Refusal) else answer
+        for key, answer in zip(keys, answers, strict=True)
+    ]
 
 
 def _still_ours(batch: Batch, answers: Answers) -> tuple[Sequence[Message], Answers]:

@@ -84,6 +84,7 @@ def run_replica(
     on_error: int = inference_pb2.ERROR_POLICY_DEAD_LETTER,
     max_rows: int = 16,
     at_least_once: bool = False,
+    needs_key: bool = False,
     status: Status | None = None,
     models: Models | None = None,
 ) -> None:
@@ -102,7 +103,7 @@ def run_replica(
     )
     with delivery:
         loop = Loop(
-            route=Route(source, Target(target, 4), Target(source + ".dead-letters", 1), on_error, max_rows),
+            route=Route(source, Target(target, 4, needs_key), Target(source + ".dead-letters", 1), on_error, max_rows),
             reader=reader,
             codec=codec_for(stream_pb2.DATA_FORMAT_RAW, INPUT_CONFIG),
             models=models or Fixed(adder(1)),

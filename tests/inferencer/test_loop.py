@@ -24,6 +24,7 @@ from inferencer.status import Status
 from streams.follow import TopicFollower
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of, log_ends
+from streams.topic_rules import fitting, rules_of
 from streams.writer import BatchProducer
 from tests.inferencer.replica import Adder, AdderLoader, Fixed, question, run_replica
 from tests.streams.log import offset_range, read
@@ -238,6 +239,43 @@ def test_a_bad_record_becomes_a_dead_letter_in_its_place_and_the_others_are_answ
     assert headers["headrace-error"] == b"DECODE_ERROR"
     assert headers["headrace-source"] == f"{source}/2/40".encode()
     assert sources(answers)[2] == [*range(40), *range(41, 61)]
+
+
+def test_a_question_without_a_key_is_no_answer_for_a_compacted_topic(
+    kafka: KafkaSettings, topics: Topics, topic: Callable[..., str]
+) -> None:
+    """Kafka refuses the whole batch that such an answer is in, each time that it comes."""
+    source, target = topics[0], topic(partitions=PARTITIONS, cleanup_policy="compact")
+    rules = rules_of(kafka, target)
+    send(kafka, source, 0, 5)
+    with BatchProducer(kafka) as producer:
+        producer.produce(source, None, question(1, 5), None, 1)
+        producer.flush()
+    send(kafka, source, 5, 10)
+    running = replica_thread(kafka, (source, target), needs_key=rules.needs_key)
+    with running as errors, TopicFollower(kafka, target, {}) as follower:
+        answers = read_until(follower, 40, 30)
+    (letter,) = read_all(kafka, source + ".dead-letters")
+    assert (header(letter, "headrace-source"), header(letter, "headrace-error")) == (
+        f"{source}/1/5".encode(),
+        b"INVALID_FIELD",
+    )
+    assert b"is compacted" in header(letter, "headrace-error-message")
+    assert sources(answers)[1] == [*range(5), *range(6, 11)]
+    assert not errors
+
+
+def test_more_answers_than_one_batch_of_the_output_may_have_are_several(
+    kafka: KafkaSettings, topics: Topics, topic: Callable[..., str]
+) -> None:
+    source, target = topics[0], topic(partitions=PARTITIONS, max_message_bytes="1000")
+    send(kafka, source, 0, 100)
+    fitted = fitting(kafka, rules_of(kafka, target), rules_of(kafka, source))
+    running = replica_thread(fitted, (source, target), max_rows=1024)
+    with running as errors, TopicFollower(kafka, target, {}) as follower:
+        answers = read_until(follower, 400, 30)
+    expect_each_once(answers, 100)
+    assert not errors
 
 
 class Held(Adder):
