@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 DEFAULT_MAX_ROWS = 1024
 DEFAULT_MAX_WAIT_S = 0.1
 KAFKA_AWAY_WAIT_S = 0.5
+# Between two turns nobody hears that the replica is to stop or to take another model, nor which partitions it has.
+LONGEST_TURN_S = 1.0
 KEEP_ALIVE_S = 1.0
 
 # Partition and offset of a record.
@@ -231,7 +233,7 @@ class Loop:
             return KAFKA_AWAY_WAIT_S
         if self._asked or self._start_over_wanted:
             return 0.0
-        return min(self._route.max_wait_s, self._pace.remaining_s(behind=self._behind))
+        return min(self._route.max_wait_s, LONGEST_TURN_S, self._pace.remaining_s(behind=self._behind))
 
     def _read_next(self) -> None:
         questions = self._reader.consume(self._route.max_rows, self._wait_s())

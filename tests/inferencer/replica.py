@@ -15,7 +15,7 @@ from headrace.process import stop_on_signals
 from headrace.v1 import error_pb2, inference_pb2, stream_pb2
 from inferencer.answers import encode_answers
 from inferencer.delivery import AtLeastOnce, Delivery, ExactlyOnce
-from inferencer.loop import Loop, Model, Models, Route, Target
+from inferencer.loop import DEFAULT_MAX_WAIT_S, Loop, Model, Models, Route, Target
 from inferencer.predictor import Answers, Columns
 from inferencer.status import Status
 from streams.codecs import Field, codec_for
@@ -85,6 +85,7 @@ def run_replica(
     max_rows: int = 16,
     at_least_once: bool = False,
     needs_key: bool = False,
+    max_wait_s: float = DEFAULT_MAX_WAIT_S,
     status: Status | None = None,
     models: Models | None = None,
 ) -> None:
@@ -103,7 +104,14 @@ def run_replica(
     )
     with delivery:
         loop = Loop(
-            route=Route(source, Target(target, 4, needs_key), Target(source + ".dead-letters", 1), on_error, max_rows),
+            route=Route(
+                source,
+                Target(target, 4, needs_key),
+                Target(source + ".dead-letters", 1),
+                on_error,
+                max_rows,
+                max_wait_s,
+            ),
             reader=reader,
             codec=codec_for(stream_pb2.DATA_FORMAT_RAW, INPUT_CONFIG),
             models=models or Fixed(adder(1)),
@@ -113,6 +121,10 @@ def run_replica(
         with reader:
             loop.run(stop)
             reader.leave()
+
+
+def _route(source: str, output: Target, on_error: int, max_rows: int, max_wait_s: float) -> Route:
+    return Route(source, output, Target(source + ".dead-letters", 1), on_error, max_rows, max_wait_s)
 
 
 def question(partition: int, number: int) -> bytes:

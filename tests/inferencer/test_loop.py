@@ -94,7 +94,7 @@ def expect_each_once(answers: list[Message], count: int) -> None:
 
 @contextmanager
 def replica_thread(
-    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | int | Status | Models | Fixed
+    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | float | Status | Models | Fixed
 ) -> Iterator[list[HeadraceError]]:
     """A replica on a thread; gives what ended it."""
     stop, errors = threading.Event(), list[HeadraceError]()
@@ -276,6 +276,12 @@ def test_more_answers_than_one_batch_of_the_output_may_have_are_several(
         answers = read_until(follower, 400, 30)
     expect_each_once(answers, 100)
     assert not errors
+
+
+def test_a_replica_that_may_wait_long_for_records_hears_what_else_happens(kafka: KafkaSettings, topics: Topics) -> None:
+    status = Status(0)
+    with replica_thread(kafka, topics, status=status, max_wait_s=60.0):
+        eventually(lambda: len(status.snapshot().partitions) == PARTITIONS, timeout_s=20)
 
 
 class Held(Adder):
