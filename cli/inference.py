@@ -11,6 +11,7 @@ import typer
 from google.protobuf import duration_pb2, json_format
 
 from cli import output
+from cli.announce import parse_format, parse_setting
 from cli.connection import control_plane, find_inference, list_all
 from cli.home import gateway_url
 from cli.inference_options import ERROR_POLICIES, FORMATS, GUARANTEES, MAX_WAIT_S, STARTS, chosen, set_source, source
@@ -72,6 +73,13 @@ def infer(  # noqa: PLR0913 - an option each
         ),
     ] = "",
     on_error: Annotated[str, typer.Option("--on-error", help="dead-letter, skip or stop.")] = "dead-letter",
+    input_format: Annotated[
+        str, typer.Option("--input-format", help="raw, avro, json or protobuf. Default: as it was trained on.")
+    ] = "",
+    input_config: Annotated[
+        list[str] | None,
+        typer.Option("--input-config", "-c", metavar="NAME=TEXT", help="Of that format; =@FILE takes it from a file."),
+    ] = None,
     output_format: Annotated[str, typer.Option("--output-format", help="json, raw, avro or protobuf.")] = "json",
     labels: Annotated[
         str, typer.Option("--labels", help="Names of the classes, joined by commas: answers tell the best one.")
@@ -86,7 +94,7 @@ def infer(  # noqa: PLR0913 - an option each
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when all replicas run.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Let a trained model answer a topic with a topic. Formats and shapes are those that it was trained on."""
+    """Let a trained model answer a topic with a topic."""
     if start and after:
         raise typer.BadParameter("--after says where to begin: leave out --start")
     inference = inference_pb2.Inference(
@@ -100,6 +108,8 @@ def infer(  # noqa: PLR0913 - an option each
         start=chosen(STARTS, start, "--start") if start else None,
         on_error=chosen(ERROR_POLICIES, on_error, "--on-error"),
         batch=inference_pb2.BatchSettings(max_rows=max_rows),
+        input_format=parse_format(input_format) if input_format else None,
+        input_config=dict(map(parse_setting, input_config or [])),
         output_format=chosen(FORMATS, output_format.lower(), "--output-format"),
         labels=inference_pb2.AnswerLabels(names=labels.split(",")) if labels else None,
     )
