@@ -198,6 +198,7 @@ def show(name: Name, as_json: Json = False) -> None:
         "why": output.error_line(found.error),
         "input": _place(found.input_topic, found.input_kafka_cluster),
         "output": _place(found.output_topic, found.output_kafka_cluster),
+        "consumer group": found.consumer_group,
         "answers": _answers(found),
         "warnings": "\n".join(found.warnings),
         "guarantee": inference_pb2.Guarantee.Name(found.guarantee).removeprefix("GUARANTEE_").lower().replace("_", "-"),
