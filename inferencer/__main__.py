@@ -30,7 +30,7 @@ from streams.clusters import secrets_of
 from streams.codecs import codec_for
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, partitions_of
-from streams.stable_watch import StableWatch
+from streams.output_watch import OutputWatch
 from streams.topic_rules import fitting, rules_of
 from streams.topic_watch import TopicWatch
 
@@ -139,7 +139,7 @@ def answer(
                 on_contact=status.hears,
                 held_to=inference.input_topic_id,
             ),
-            StableWatch(clusters.output, inference.output_topic, status.hides, patience_s=settings.hidden_after_s),
+            OutputWatch(clusters.output, inference.output_topic, status.hides, patience_s=settings.hidden_after_s),
         ):
             log.info("answering", extra={"input": inference.input_topic, "output": inference.output_topic})
             loop.run(stop)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from streams.stable_watch import PATIENCE_S
+from streams.output_watch import PATIENCE_S
 
 # More than all deadlines in a turn together: send, commit, abort, a new producer, the committed offsets.
 STALL_S = 300.0

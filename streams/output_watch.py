@@ -1,6 +1,7 @@
-"""Notices that readers with read_committed get nothing more of a topic, because a transaction in it does not end.
+"""Notices that readers with read_committed get nothing more of a topic: a transaction does not end, or it is gone.
 
-Whoever writes there sees nothing of it: the records behind the transaction are in the log, committed and hidden.
+Whoever writes there sees nothing of the one: the records behind the transaction are in the log, committed and hidden.
+Of the other only once there is something to write, and not where brokers make a topic that is written to.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
-from headrace.errors import HeadraceError, Unavailable
+from headrace.errors import HeadraceError, NotFound, Unavailable
 from headrace.v1 import error_pb2
 from streams.kafka import KafkaSettings, LogEnds, log_ends
 
@@ -21,11 +22,12 @@ PATIENCE_S = 60.0
 LOOKS = 6  # in that time
 
 
-class StableWatch:
+class OutputWatch:
     """Looks every few seconds, on a thread of its own. A context manager.
 
     on_change: called on that thread with Unavailable (TRANSACTION_UNDECIDED) when the last stable offset of a partition
-        has stood before its end for `patience_s`, and with None when no partition's does any more.
+        has stood before its end for `patience_s`, with NotFound (UNKNOWN_TOPIC) when there is no such topic, and with
+        None when neither is so any more.
     """
 
     def __init__(
@@ -38,11 +40,11 @@ class StableWatch:
     ) -> None:
         self._kafka, self._topic, self._on_change, self._patience_s = kafka, topic, on_change, patience_s
         self._stands: dict[int, tuple[int, float]] = {}  # partition → last stable offset, and since when
-        self._hidden: dict[int, LogEnds] = {}
+        self._told: Set[int] | int = set()  # the partitions that were told of, or the reason
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="stable-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="output-watch", daemon=True)
 
-    def __enter__(self) -> StableWatch:
+    def __enter__(self) -> OutputWatch:
         self._thread.start()
         return self
 
@@ -56,13 +58,18 @@ class StableWatch:
 
     def _look(self) -> None:
         try:
-            ends = log_ends(self._kafka, self._topic)
-        except HeadraceError as error:  # Kafka is away, which the writer tells
+            hidden = self._hidden_in(log_ends(self._kafka, self._topic))
+        except NotFound as error:
+            self._tell(error.reason, error)
+        except HeadraceError as error:  # Kafka is away, which others tell
             log.debug("the topic cannot be looked at", extra={"topic": self._topic, "cause": str(error)})
-            return
-        before, self._hidden = self._hidden, self._hidden_in(ends)
-        if self._hidden.keys() != before.keys():
-            self._on_change(self._undecided() if self._hidden else None)
+        else:
+            self._tell(hidden.keys(), self._undecided(hidden) if hidden else None)
+
+    def _tell(self, what: Set[int] | int, error: HeadraceError | None) -> None:
+        if what != self._told:
+            self._told = what
+            self._on_change(error)
 
     def _hidden_in(self, ends: Mapping[int, LogEnds]) -> dict[int, LogEnds]:
         now = time.monotonic()
@@ -73,14 +80,14 @@ class StableWatch:
                 self._stands[number] = (end.stable, since if stood == end.stable else now)
         return {number: ends[number] for number, (_, since) in self._stands.items() if now - since >= self._patience_s}
 
-    def _undecided(self) -> Unavailable:
-        places = ", ".join(f"partition {number} from offset {end.stable}" for number, end in self._hidden.items())
+    def _undecided(self, hidden: Mapping[int, LogEnds]) -> Unavailable:
+        places = ", ".join(f"partition {number} from offset {end.stable}" for number, end in hidden.items())
         return Unavailable(
             error_pb2.REASON_TRANSACTION_UNDECIDED,
             f"readers with read_committed get nothing more of the topic {self._topic!r} ({places}): a transaction "
             f"there was not ended for {self._patience_s:g} s; where it hangs, somebody has to: kafka-transactions.sh "
             "find-hanging, then abort",
             topic=self._topic,
-            partitions=",".join(map(str, self._hidden)),
+            partitions=",".join(map(str, hidden)),
             bootstrap_servers=self._kafka.bootstrap_servers,
         )
