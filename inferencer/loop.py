@@ -26,7 +26,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from headrace.errors import FailedPrecondition, HeadraceError, Unavailable
+from headrace.errors import FailedPrecondition, HeadraceError, Internal, Unavailable
 from headrace.failpoints import fail_at
 from headrace.v1 import error_pb2, inference_pb2
 from inferencer.answers import Refusal, answers_headers, dead_letter_headers
@@ -427,7 +427,14 @@ def _places_of(questions: Sequence[Message]) -> list[Place]:
 
 
 def _outcomes(batch: Batch, answered: Answers) -> Answers:
-    """Of every record: its answer, or why it has none."""
+    """Of every record: its answer, or why it has none. Raises where an answer could go to another record."""
+    if len(answered) != len(batch.asked):
+        raise Internal(
+            error_pb2.REASON_INTERNAL_ERROR,
+            f"there are {len(answered)} answers for {len(batch.asked)} rows",
+            answers=len(answered),
+            rows=len(batch.asked),
+        )
     if not batch.refusals:
         return answered
     outcomes = dict(batch.refusals) | dict(zip(batch.asked.tolist(), answered, strict=True))

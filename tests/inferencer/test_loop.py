@@ -329,6 +329,21 @@ def test_an_input_that_is_bad_as_a_whole_stops_the_replica_before_it_commits(
     assert not read_all(kafka, source + ".dead-letters")
 
 
+class Forgetful(Adder):
+    """Breaks its promise of one answer per row."""
+
+    def answer(self, keep_alive: Callable[[], None]) -> Answers:
+        return super().answer(keep_alive)[1:]
+
+
+def test_a_replica_ends_before_an_answer_goes_to_another_record(kafka: KafkaSettings, topics: Topics) -> None:
+    send(kafka, topics[0], 0, 5)
+    with replica_thread(kafka, topics, models=Fixed(Model(b"forgetful/1", 1, 1, Forgetful()))) as errors:
+        eventually(lambda: bool(errors), timeout_s=30)
+    assert errors[0].reason_name == "INTERNAL_ERROR"
+    assert not read_all(kafka, topics[1])
+
+
 def test_the_policy_skip_counts_and_goes_on_and_stop_stops(kafka: KafkaSettings, topics: Topics) -> None:
     source, target = topics
     with BatchProducer(kafka) as producer:
