@@ -48,6 +48,8 @@ WORKER_LOST = frozenset(
         error_pb2.REASON_DEADLINE,
     }
 )
+# How a worker ends that somebody kills, such as the kernel for want of memory: it need not be the record's doing.
+MAYBE_KILLED = frozenset({error_pb2.REASON_WORKER_CRASHED, error_pb2.REASON_OUT_OF_MEMORY})
 
 
 class RowsMismatch(InvalidArgument):
@@ -192,16 +194,22 @@ class Predictor:
         least_s = max(PART_TIMEOUT_S, PART_TIMEOUT_MULTIPLE * self._slowest_s)
         return min(self._batch_timeout_s, max(share_s, least_s))
 
-    def _try_part(self, part: Columns, keep_alive: Callable[[], None], timeout_s: float) -> Answers:
+    def _try_part(
+        self, part: Columns, keep_alive: Callable[[], None], timeout_s: float, *, is_last: bool = False
+    ) -> Answers:
+        """is_last: of a single row that the worker did not survive once."""
         self._asked_at = time.monotonic()
         try:
             self._worker.send_predict(part, fields=self._fields)
             return self._receive_answers(part, keep_alive, timeout_s)
         except HeadraceError as error:
             self._replace_after(error, keep_alive)
-            if _row_count(part) == 1:
-                return [Refusal(error.reason, error.message)]
-        return self._salvage(part, keep_alive, timeout_s)
+            failure = error
+        if _row_count(part) > 1:
+            return self._salvage(part, keep_alive, timeout_s)
+        if failure.reason in MAYBE_KILLED and not is_last:
+            return self._try_part(part, keep_alive, timeout_s, is_last=True)
+        return [Refusal(failure.reason, failure.message)]
 
     @property
     def _worker(self) -> WorkerSession:

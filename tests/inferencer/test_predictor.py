@@ -177,3 +177,28 @@ def test_a_record_for_which_the_model_gives_ten_rows_is_refused_with_both_number
     assert isinstance(refusal, Refusal)
     assert refusal == Refusal(error_pb2.REASON_SCHEMA_MISMATCH, caught.value.message)
     assert caught.value.metadata == {"output": "output", "rows": "1", "found": "10"}
+
+
+# A record that begins with -1 ends its worker as the kernel does, always; one that begins with -2 only once.
+KILLED = """
+import os, signal
+from pathlib import Path
+
+def model(x):
+    if len(x) > 1:
+        raise ValueError("one by one")
+    if x[0, 0] == -1 or (x[0, 0] == -2 and not Path(MARK).exists()):
+        Path(MARK).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+"""
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_single_record_whose_worker_is_killed_once_is_answered_and_one_that_ends_each_is_refused(
+    tmp_path: Path,
+) -> None:
+    code = KILLED.replace("MARK", repr(str(tmp_path / "killed")))
+    with predictor_of(code, tmp_path / "workers") as predictor:
+        assert answers_of(predictor, [[1], [-2], [3]]) == [[1], [-2], [3]]
+        assert answers_of(predictor, [[1], [-1], [3]]) == [[1], "WORKER_CRASHED", [3]]
