@@ -232,7 +232,8 @@ class TensorFlow:
             return self._predict_once(model, columns, keep_integers)
         rows = len(next(iter(columns.values())))
         parts = [
-            self._predict_once(model, _padded(columns, start, fixed), keep_integers) for start in range(0, rows, fixed)
+            _of_rows(self._predict_once(model, _padded(columns, start, fixed), keep_integers), fixed)
+            for start in range(0, rows, fixed)
         ]
         return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]} if parts else {}
 
@@ -545,6 +546,15 @@ def _padded(columns: Columns, start: int, size: int) -> dict[str, np.ndarray]:
         return np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
 
     return {name: pad(array) for name, array in columns.items()}
+
+
+def _of_rows(outputs: dict[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+    """Raises SCHEMA_MISMATCH for another number of rows: who would cut the padding off would cut off others."""
+    for name, array in outputs.items():
+        if array.shape[:1] != (rows,):
+            shape = list(array.shape)
+            raise Failure("SCHEMA_MISMATCH", f"the model's output {name!r} has the shape {shape} for {rows} rows")
+    return outputs
 
 
 def _named_outputs(model: keras.Model, answers: Any) -> dict[str, np.ndarray]:

@@ -12,12 +12,15 @@ from headrace.errors import HeadraceError
 from headrace.v1.inference_pb2 import Inference
 from inferencer.answers import encoder_of
 from inferencer.loop import Model
-from inferencer.predictor import Predictor, Recipe
+from inferencer.predictor import Predictor, Recipe, RowsMismatch
 from inferencer.served import fetch_served
 from inferencer.workers import Workers
 from streams.codecs import codec_for
 
 log = logging.getLogger(__name__)
+
+# A model that squeezes the axis of its rows away shows it with one row, a model that loses one with more.
+WARM_ROWS = (1, 2)
 
 
 class ModelLoader:
@@ -47,14 +50,18 @@ class ModelLoader:
         self._predictors.pop(id(model)).close()
 
     def _warm(self, predictor: Predictor, strict: bool) -> None:
-        """With a row of zeros, where the length of a row is known before the first one came."""
+        """With rows of zeros, where the length of a row is known before the first one came.
+
+        A model that gives another number of rows than it got is always refused: it would do so to any.
+        """
         codec = codec_for(self._inference.input_format, dict(self._inference.input_config))
         if not codec.sample_spec.is_known:
             return
-        zeros = np.zeros((1, *codec.sample_spec.shape), codec.sample_spec.dtype)
         try:
-            predictor.warm({"": zeros}, codec.fields)
+            for rows in WARM_ROWS:
+                zeros = np.zeros((rows, *codec.sample_spec.shape), codec.sample_spec.dtype)
+                predictor.warm({"": zeros}, codec.fields)
         except HeadraceError as error:
-            if strict:
+            if strict or isinstance(error, RowsMismatch):
                 raise
-            log.warning("the model does not answer a row of zeros", extra=logs.error_fields(error))
+            log.warning("the model does not answer rows of zeros", extra=logs.error_fields(error))

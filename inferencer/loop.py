@@ -26,7 +26,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from headrace.errors import FailedPrecondition, HeadraceError, Unavailable
+from headrace.errors import HeadraceError, Internal, Unavailable
 from headrace.failpoints import fail_at
 from headrace.v1 import error_pb2, inference_pb2
 from inferencer.answers import Refusal, answers_headers, dead_letter_headers
@@ -35,6 +35,7 @@ from inferencer.delivery import Delivery, OutcomeLostError
 from inferencer.pace import CommitPace
 from inferencer.predictor import Answers, Columns
 from inferencer.status import Status
+from inferencer.stopping import Place, RecordRefused, Stop
 from inferencer.timings import phase
 from streams.codecs import Codec, Field
 from streams.delivery import SentRecord
@@ -49,9 +50,6 @@ KAFKA_AWAY_WAIT_S = 0.5
 # Between two turns nobody hears that the replica is to stop or to take another model, nor which partitions it has.
 LONGEST_TURN_S = 1.0
 KEEP_ALIVE_S = 1.0
-
-# Partition and offset of a record.
-Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -164,6 +162,7 @@ class Loop:
         self._models, self._delivery, self._status = models, delivery, status
         self._on_turn = on_turn
         self._model = models.current
+        self._stops = route.on_error == inference_pb2.ERROR_POLICY_STOP
         self._source = b"%s/%%d/%%d" % route.input_topic.encode()  # no topic's name has a %
         self._pace = CommitPace(delivery.pacing)
         self._breaker = CircuitBreaker()
@@ -171,6 +170,7 @@ class Loop:
         self._asked: Batch | None = None  # is with the worker
         self._positions: dict[int, int] = {}  # answered and not committed: partition → next offset
         self._counts = Counts()
+        self._too_large: dict[Place, Refusal] = {}  # whose answers Kafka does not take, where that stops the replica
         self._behind = False
         self._start_over_wanted = False
         self._kafka_away = False
@@ -277,9 +277,28 @@ class Loop:
         batch, answers = answered
         if self._route.output.needs_key:
             answers = _with_key(batch, answers, self._route.output.topic)
+        if self._stops:
+            self._settle_or_stop(*_still_ours(batch, answers))
+            return
         self._check(batch, answers)
+        self._send(*_still_ours(batch, answers))
+
+    def _settle_or_stop(self, questions: Sequence[Message], answers: Answers) -> None:
+        """Raises RecordRefused at records that cannot be answered, once what comes before them is committed."""
+        places = _places_of(questions)
+        stop = Stop.among(places, answers, self._too_large)
+        if not stop:
+            self._send(questions, answers)
+            return
+        kept = stop.before(places)
+        self._send([questions[index] for index in kept], [answers[index] for index in kept])
+        self._commit()
+        if not self._start_over_wanted:
+            raise stop.error(self._route.input_topic)
+
+    def _send(self, questions: Sequence[Message], answers: Answers) -> None:
         with phase("produce"):
-            self._produce(*_still_ours(batch, answers))
+            self._produce(questions, answers)
         fail_at("after_produce")
 
     def _await_answers(self) -> Answers:
@@ -313,11 +332,9 @@ class Loop:
         return {number: lag + read[number] for number, lag in self._reader.lag().items()}
 
     def _check(self, batch: Batch, answers: Answers) -> None:
-        """Raises where the records that cannot be answered are too many, or the policy wants none."""
+        """Raises where the records that cannot be answered are too many."""
         refusals = [answer for answer in answers if isinstance(answer, Refusal)]
         example = refusals[0].message if refusals else ""
-        if refusals and self._route.on_error == inference_pb2.ERROR_POLICY_STOP:
-            raise FailedPrecondition(refusals[0].reason, f"a record cannot be answered: {example}")
         self._breaker.count(len(batch.questions), len(refusals), example)
 
     def _produce(self, questions: Sequence[Message], answers: Answers) -> None:
@@ -329,6 +346,9 @@ class Loop:
         time.sleep(self._pace.rest_s(behind=self._behind))
         try:
             refused = self._send_answers(questions, places, answers)
+            if refused and self._stops:
+                self._read_again_up_to({places[index]: refusal for index, refusal in refused.items()})
+                return
             self._send_dead_letters(questions, places, refused)
         except OutcomeLostError as error:
             self._lose(error)
@@ -408,6 +428,11 @@ class Loop:
         self._status.lost(error.cause)
         self._start_over_wanted = True
 
+    def _read_again_up_to(self, too_large: Mapping[Place, Refusal]) -> None:
+        """Answers behind these records are produced already: all is dropped, and next time it is known before."""
+        self._too_large.update(too_large)
+        self._start_over_wanted = True
+
     def _start_over(self) -> None:
         """Abort, then read again from the committed offsets: what they say is done is done, the rest is not."""
         self._receive()
@@ -433,7 +458,14 @@ def _places_of(questions: Sequence[Message]) -> list[Place]:
 
 
 def _outcomes(batch: Batch, answered: Answers) -> Answers:
-    """Of every record: its answer, or why it has none."""
+    """Of every record: its answer, or why it has none. Raises where an answer could go to another record."""
+    if len(answered) != len(batch.asked):
+        raise Internal(
+            error_pb2.REASON_INTERNAL_ERROR,
+            f"there are {len(answered)} answers for {len(batch.asked)} rows",
+            answers=len(answered),
+            rows=len(batch.asked),
+        )
     if not batch.refusals:
         return answered
     outcomes = dict(batch.refusals) | dict(zip(batch.asked.tolist(), answered, strict=True))
@@ -463,7 +495,7 @@ def _still_ours(batch: Batch, answers: Answers) -> tuple[Sequence[Message], Answ
 
 def is_permanent(error: HeadraceError) -> bool:
     """Whether starting the replica again would end the same way."""
-    return error.reason in {
+    return isinstance(error, RecordRefused) or error.reason in {
         error_pb2.REASON_SCHEMA_MISMATCH,
         error_pb2.REASON_OFFSET_EXPIRED,
         error_pb2.REASON_DECODE_ERROR,

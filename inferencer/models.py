@@ -25,8 +25,8 @@ class Loader(Protocol):
     """Makes a model of a result, and ends it."""
 
     def load(self, result_id: int, stop: threading.Event, *, strict: bool) -> Model:
-        """Fetched, loaded and warmed. `strict`: a model that cannot answer a row of zeros is refused (SCHEMA_MISMATCH,
-        CODE_ERROR, …). Raises what is wrong with it otherwise; Cancelled when `stop` is set.
+        """Fetched, loaded and warmed. `strict`: a model that cannot answer rows of zeros is refused (SCHEMA_MISMATCH,
+        CODE_ERROR, …). Raises what is wrong with it otherwise, such as RowsMismatch; Cancelled when `stop` is set.
         """
 
     def end(self, model: Model) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.errors import DeadlineExceeded, HeadraceError
+from headrace.errors import DeadlineExceeded, HeadraceError, InvalidArgument
 from headrace.v1 import error_pb2, model_pb2
 from headrace.v1.result_pb2 import Result
 from inferencer.answers import Encode, Refusal, encode_answers
@@ -48,6 +48,12 @@ WORKER_LOST = frozenset(
         error_pb2.REASON_DEADLINE,
     }
 )
+# How a worker ends that somebody kills, such as the kernel for want of memory: it need not be the record's doing.
+MAYBE_KILLED = frozenset({error_pb2.REASON_WORKER_CRASHED, error_pb2.REASON_OUT_OF_MEMORY})
+
+
+class RowsMismatch(InvalidArgument):
+    """The model gives another number of rows than it got, so nobody knows which answer is whose (SCHEMA_MISMATCH)."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +115,12 @@ class Predictor:
     def warm(self, columns: Columns, fields: Sequence[RowField] = ()) -> None:
         """Has the model answer such rows once, whatever it says: what a first call costs is paid here.
 
-        Raises SCHEMA_MISMATCH where they are not what it takes or its answer cannot be encoded, CODE_ERROR,
-        WORKER_CRASHED, ….
+        Raises RowsMismatch, SCHEMA_MISMATCH where they are not what it takes or its answer cannot be encoded,
+        CODE_ERROR, WORKER_CRASHED, ….
         """
         fields = fields if self._takes_fields else ()
-        self._encode(self._worker.predict(columns, fields=fields, timeout_s=self._batch_timeout_s))
+        outputs = self._worker.predict(columns, fields=fields, timeout_s=self._batch_timeout_s)
+        self._encode(one_per_row(outputs, _row_count(columns)))
 
     def ask(self, columns: Columns, fields: Sequence[RowField] = ()) -> None:
         """Sends rows, name to array of shape (rows, …), without waiting for their answers.
@@ -134,18 +141,21 @@ class Predictor:
         """What `ask` asked for, one per row. `keep_alive` is called a few times a second while the model works.
 
         A worker that ends is replaced and gets the rows again in parts, down to the record that does it, whose answer
-        is a refusal.
+        is a refusal. Rows for which the model fails, or gives another number of rows, are tried in parts as well.
         """
         assert self._asked is not None
         columns, self._asked = self._asked, None
         try:
             if self._send_error is not None:
                 raise self._send_error
-            return self._encode(self._receive(keep_alive, self._batch_timeout_s))
+            return self._receive_answers(columns, keep_alive, self._batch_timeout_s)
         except HeadraceError as error:
             log.warning("a batch failed; trying its parts", extra={"cause": str(error)})
             self._replace_after(error, keep_alive)
         return self._salvage(columns, keep_alive, self._batch_timeout_s)
+
+    def _receive_answers(self, columns: Columns, keep_alive: Callable[[], None], timeout_s: float) -> Answers:
+        return self._encode(one_per_row(self._receive(keep_alive, timeout_s), _row_count(columns)))
 
     def _receive(self, keep_alive: Callable[[], None], timeout_s: float) -> Columns:
         deadline = self._asked_at + timeout_s
@@ -171,7 +181,7 @@ class Predictor:
         A part that fails again is taken apart itself. Many parts, because a worker that is lost costs more than a call
         does. `timeout_s`: what the rows had together.
         """
-        rows = len(next(iter(columns.values())))
+        rows = _row_count(columns)
         part_rows = math.ceil(rows / PARTS)
         part_timeout_s = self._part_timeout_s(timeout_s * part_rows / rows)
         answers: Answers = []
@@ -184,16 +194,22 @@ class Predictor:
         least_s = max(PART_TIMEOUT_S, PART_TIMEOUT_MULTIPLE * self._slowest_s)
         return min(self._batch_timeout_s, max(share_s, least_s))
 
-    def _try_part(self, part: Columns, keep_alive: Callable[[], None], timeout_s: float) -> Answers:
+    def _try_part(
+        self, part: Columns, keep_alive: Callable[[], None], timeout_s: float, *, is_last: bool = False
+    ) -> Answers:
+        """is_last: of a single row that the worker did not survive once."""
         self._asked_at = time.monotonic()
         try:
             self._worker.send_predict(part, fields=self._fields)
-            return self._encode(self._receive(keep_alive, timeout_s))
+            return self._receive_answers(part, keep_alive, timeout_s)
         except HeadraceError as error:
             self._replace_after(error, keep_alive)
-            if len(next(iter(part.values()))) == 1:
-                return [Refusal(error.reason, error.message)]
-        return self._salvage(part, keep_alive, timeout_s)
+            failure = error
+        if _row_count(part) > 1:
+            return self._salvage(part, keep_alive, timeout_s)
+        if failure.reason in MAYBE_KILLED and not is_last:
+            return self._try_part(part, keep_alive, timeout_s, is_last=True)
+        return [Refusal(failure.reason, failure.message)]
 
     @property
     def _worker(self) -> WorkerSession:
@@ -238,3 +254,26 @@ class Predictor:
             timeout_s=LOAD_TIMEOUT_S,
         )
         self._takes_fields = len(built.signature.inputs) > 1
+
+
+def one_per_row(outputs: Columns, rows: int) -> Columns:
+    """The outputs, each of shape (rows, …); a scalar for a single row is its answer. Raises RowsMismatch."""
+    found = {name: np.atleast_1d(array) for name, array in outputs.items()}
+    for name, array in found.items():
+        if len(array) != rows:
+            raise RowsMismatch(
+                error_pb2.REASON_SCHEMA_MISMATCH,
+                f"the model's output {name!r} has {len(array)} rows for the {rows} that it got: its shape is"
+                f" {list(array.shape)}, and the first axis has to stay that of the rows, such as by squeeze(-1) in"
+                " place of squeeze()",
+                output=name,
+                rows=rows,
+                found=len(array),
+            )
+    if not found:
+        raise RowsMismatch(error_pb2.REASON_SCHEMA_MISMATCH, f"the model has no output for {rows} rows", rows=rows)
+    return found
+
+
+def _row_count(columns: Columns) -> int:
+    return len(next(iter(columns.values())))

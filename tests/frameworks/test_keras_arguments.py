@@ -109,6 +109,19 @@ def test_a_fixed_batch_size_is_kept_to(keras_worker: WorkerSession) -> None:
     np.testing.assert_allclose(again[0], answers[8], rtol=1e-5)
 
 
+def test_rows_that_a_model_of_a_fixed_batch_size_loses_are_not_made_up_for_by_the_padding(
+    keras_worker: WorkerSession,
+) -> None:
+    code = """
+inputs = keras.Input((2,), batch_size=4)
+model = keras.Model(inputs, layers.Lambda(lambda x: x[1:])(inputs))
+"""
+    keras_worker.build("", code)
+    with pytest.raises(HeadraceError) as caught:
+        keras_worker.predict({"": np.arange(6, dtype=np.float32).reshape(3, 2)})
+    assert caught.value.reason_name == "SCHEMA_MISMATCH"
+
+
 def test_a_shape_may_be_a_whole_number(keras_worker: WorkerSession) -> None:
     built = keras_worker.build("from tensorflow.keras import Input", "model = tf.keras.Model(*[Input(shape=64)] * 2)")
     assert list(built.signature.inputs[0].shape) == [-1, 64]

@@ -15,8 +15,9 @@ import pytest
 
 from cli.broker import Broker
 from headrace.errors import FailedPrecondition, HeadraceError
-from headrace.v1 import inference_pb2
+from headrace.v1 import error_pb2, inference_pb2
 from headrace.v1.inference_pb2 import Inference
+from inferencer.answers import Refusal
 from inferencer.loop import Model, Models, is_permanent
 from inferencer.models import Following
 from inferencer.predictor import Answers
@@ -26,6 +27,7 @@ from streams.group import GroupReader
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of, log_ends
 from streams.topic_rules import fitting, rules_of
 from streams.writer import BatchProducer
+from tests.inferencer.faults.oracle import committed_offsets
 from tests.inferencer.replica import Adder, AdderLoader, Fixed, question, run_replica
 from tests.streams.log import offset_range, read
 from tests.support import eventually
@@ -373,6 +375,21 @@ def test_an_input_that_is_bad_as_a_whole_stops_the_replica_before_it_commits(
     assert not read_all(kafka, source + ".dead-letters")
 
 
+class Forgetful(Adder):
+    """Breaks its promise of one answer per row."""
+
+    def answer(self, keep_alive: Callable[[], None]) -> Answers:
+        return super().answer(keep_alive)[1:]
+
+
+def test_a_replica_ends_before_an_answer_goes_to_another_record(kafka: KafkaSettings, topics: Topics) -> None:
+    send(kafka, topics[0], 0, 5)
+    with replica_thread(kafka, topics, models=Fixed(Model(b"forgetful/1", 1, 1, Forgetful()))) as errors:
+        eventually(lambda: bool(errors), timeout_s=30)
+    assert errors[0].reason_name == "INTERNAL_ERROR"
+    assert not read_all(kafka, topics[1])
+
+
 def test_the_policy_skip_counts_and_goes_on_and_stop_stops(kafka: KafkaSettings, topics: Topics) -> None:
     source, target = topics
     with BatchProducer(kafka) as producer:
@@ -382,10 +399,75 @@ def test_the_policy_skip_counts_and_goes_on_and_stop_stops(kafka: KafkaSettings,
     with replica_thread(kafka, topics, on_error=inference_pb2.ERROR_POLICY_STOP) as errors:
         eventually(lambda: bool(errors), timeout_s=30)
     assert errors[0].reason_name == "DECODE_ERROR"
+    assert errors[0].metadata["offset"] == "0"
     skipping = replica_thread(kafka, topics, on_error=inference_pb2.ERROR_POLICY_SKIP)
     with skipping, TopicFollower(kafka, target, {}) as follower:
         eventually(lambda: bool(follower.read(0.2)), timeout_s=30)
     assert not read_all(kafka, source + ".dead-letters")
+
+
+BAD = {1: (30, 40), 3: (50,)}
+"""Partition to the numbers of its questions that have no answer."""
+OUTCOMES: dict[str, bytes | Refusal] = {
+    "WORKER_CRASHED": Refusal(error_pb2.REASON_WORKER_CRASHED, "as if"),
+    "INVALID_FIELD": b"x" * 2_000_000,  # larger than Kafka takes
+}
+
+
+class Picky(Adder):
+    """Has this for an answer to the bad ones."""
+
+    def __init__(self, outcome: bytes | Refusal) -> None:
+        super().__init__()
+        self._outcome = outcome
+
+    def answer(self, keep_alive: Callable[[], None]) -> Answers:
+        (rows,) = self._asked.values()
+        are_bad = [number in BAD.get(partition, ()) for partition, number in rows.tolist()]
+        answers = super().answer(keep_alive)
+        return [self._outcome if is_bad else answer for is_bad, answer in zip(are_bad, answers, strict=True)]
+
+
+@pytest.mark.parametrize("at_least_once", [False, True])
+@pytest.mark.parametrize("reason", OUTCOMES)
+@pytest.mark.parametrize("max_rows", [16, 1000])
+def test_the_policy_stop_answers_each_partition_up_to_its_first_bad_record_and_names_one(
+    kafka: KafkaSettings, topics: Topics, reason: str, at_least_once: bool, max_rows: int
+) -> None:
+    source, target = topics
+    send(kafka, source, 0, 60)
+    stopping = replica_thread(
+        kafka,
+        topics,
+        models=Fixed(Model(b"picky/1", 1, 1, Picky(OUTCOMES[reason]))),
+        on_error=inference_pb2.ERROR_POLICY_STOP,
+        at_least_once=at_least_once,
+        max_rows=max_rows,
+    )
+    with stopping as errors:
+        eventually(lambda: bool(errors), timeout_s=30)
+    facts = errors[0].metadata
+    assert errors[0].reason_name == reason
+    assert is_permanent(errors[0])
+    stopped_at = int(facts["partition"])
+    assert facts == {"topic": source, "partition": str(stopped_at), "offset": str(BAD[stopped_at][0])}
+    next_ones = committed_offsets(kafka, f"group-{source}", source, PARTITIONS)
+    assert next_ones[stopped_at] == BAD[stopped_at][0]
+    assert all(next_ones[partition] <= bad[0] for partition, bad in BAD.items())
+    answered = {number: sorted(set(offsets)) for number, offsets in sources(read_all(kafka, target)).items()}
+    if not (at_least_once and reason == "INVALID_FIELD"):  # there, what is sent cannot be taken back
+        assert answered == {number: list(range(at)) for number, at in next_ones.items() if at > 0}
+    with replica_thread(kafka, topics, at_least_once=at_least_once), TopicFollower(kafka, target, {}) as follower:
+        seen: dict[int, set[int]] = defaultdict(set)
+
+        def all_are_answered() -> bool:
+            for number, offsets in sources(follower.read(0.2)).items():
+                seen[number].update(offsets)
+            return sum(map(len, seen.values())) == 60 * PARTITIONS
+
+        eventually(all_are_answered, timeout_s=30)
+    if not at_least_once:
+        expect_each_once(read_all(kafka, target), 60)
 
 
 @pytest.mark.parametrize("at_least_once", [False, True])

@@ -228,6 +228,17 @@ def test_weights_that_are_damaged_are_never_loaded(kafka: KafkaSettings, tmp_pat
         assert not running.reader.count
 
 
+@pytest.mark.parametrize("wrong", ["np.squeeze(x)", "x[: max(1, len(x) - 1)]"])
+def test_a_model_that_gives_another_number_of_rows_than_it_gets_is_refused_when_it_is_loaded(
+    kafka: KafkaSettings, tmp_path: Path, wrong: str
+) -> None:
+    setting = Setting(Load(1, PARTITIONS, 10), replicas=1, template=f"model = lambda x: {wrong}")
+    with trial(kafka, tmp_path, setting) as running, running.sending():
+        eventually(lambda: ended_for_good(running, "SCHEMA_MISMATCH"), timeout_s=30)
+        assert not running.reader.count
+    assert "the first axis has to stay that of the rows" in running.plane.reports[-1].error.message
+
+
 def test_an_input_that_is_bad_as_a_whole_stops_the_inference_without_a_dead_letter(
     kafka: KafkaSettings, tmp_path: Path
 ) -> None:
