@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from control_plane.answers import REQUEST_HEADER, Refused
+from control_plane.answers import Refused
 from control_plane.dead_letters import DeadLetters
 from control_plane.kafka_clusters import KafkaClusters
 from control_plane.posting import Place, post
@@ -20,7 +20,7 @@ from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation
 from headrace.pages import decode_token, encode_token, page_size
 from headrace.v1 import error_pb2, inference_pb2, predictions_pb2
 from headrace.v1.predictions_pb2_grpc import PredictionsServicer
-from streams.answers import trace_headers
+from streams.answers import REQUEST_HEADER, inference_group, request_to, trace_headers
 from streams.codecs import Codec, codec_for
 
 WATCH_LIMIT_S = 600.0
@@ -51,6 +51,7 @@ class Predictions(PredictionsServicer):
                 while time.monotonic() < ends and not _has_ended(inference):
                     async for prediction in _within(queue, INFERENCE_EVERY_S):
                         yield predictions_pb2.PredictionEvent(prediction=prediction)
+                    tail.check()
                     inference = await self._inference(request.inference_id)
                     yield predictions_pb2.PredictionEvent(inference=inference)
 
@@ -60,10 +61,10 @@ class Predictions(PredictionsServicer):
         clusters, inference = await self._clusters.of(inference), await self._decodable(inference)
         question = encode_sample(_codec(inference), request.sample)
         wait_s = _wait_s(request, context.time_remaining())
-        request_id = str(uuid.uuid4())
+        asks = request_to(inference_group(inference.id), str(uuid.uuid4()))
         async with self._tails.of(clusters, inference) as tail:
-            with tail.asked(request_id) as answer:
-                headers = [(REQUEST_HEADER, request_id.encode()), *trace_headers(context.invocation_metadata())]
+            with tail.asked(asks) as answer:
+                headers = [(REQUEST_HEADER, asks.encode()), *trace_headers(context.invocation_metadata())]
                 place = await post(clusters.input, inference.input_topic, question, headers=headers)
                 try:
                     async with asyncio.timeout(wait_s):

@@ -8,6 +8,9 @@ ERROR_HEADER = "headrace-error"  # a reason
 ERROR_MESSAGE_HEADER = "headrace-error-message"
 # On a dead letter that has less than its question, which would have been too large with the headers above.
 CUT_HEADER = "headrace-cut"
+# On questions of Predict: GROUP/ID, the inference that is asked (`inference_group`) and the question. Every inference
+# that reads the topic answers; one that is not asked leaves it out.
+REQUEST_HEADER = "headrace-request"
 # W3C's trace context: inferencers copy it as they copy every header of a question.
 TRACE_HEADERS = ("traceparent", "tracestate")
 # What an inferencer adds to an answer, and to a question that becomes a dead letter.
@@ -20,6 +23,11 @@ _DEAD_LETTER_SUFFIX = ".dead-letters"
 def inference_group(inference_id: int) -> str:
     """The consumer group of an inference: its committed offsets say what was answered."""
     return f"headrace-inf-{inference_id}"
+
+
+def request_to(group_id: str, id: str = "") -> str:
+    """The value of REQUEST_HEADER; without an id, what all values begin with that ask this inference."""
+    return f"{group_id}/{id}"
 
 
 def trace_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, bytes]]:

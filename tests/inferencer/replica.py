@@ -86,9 +86,10 @@ def run_replica(
     at_least_once: bool = False,
     status: Status | None = None,
     models: Models | None = None,
+    group_id: str = "",
 ) -> None:
     """Answers `source` on `target` until `stop` is set."""
-    group_id = f"group-{source}"
+    group_id = group_id or f"group-{source}"
     reader = GroupReader(
         kafka,
         group_id=group_id,
