@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -221,6 +222,15 @@ async def test_a_sample_that_is_no_row_is_refused_before_it_is_sent(plane: Plane
     with pytest.raises(InvalidArgument) as caught:
         await plane.predictions.Predict(question(inference.id, sample))
     assert caught.value.reason_name == reason
+    assert [bad.field for bad in caught.value.fields] == ["sample"]
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN"])
+async def test_a_sample_with_a_number_that_is_not_finite_is_refused(plane: Plane, number: str) -> None:
+    inference = await an_inference(plane, ("in", "out"))
+    with pytest.raises(InvalidArgument) as caught:
+        await plane.predictions.Predict(question(inference.id, json.loads(f"[[1, 2], [3, {number}]]")))
+    assert caught.value.reason_name == "INVALID_FIELD"
     assert [bad.field for bad in caught.value.fields] == ["sample"]
 
 
