@@ -76,6 +76,7 @@ class Predictions(PredictionsServicer):
     async def ListDeadLetters(
         self, request: predictions_pb2.ListDeadLettersRequest, context: Any
     ) -> predictions_pb2.ListDeadLettersResponse:
+        _check_reason(request.reason)
         inference = await self._inference(request.inference_id)
         count, before = page_size(request.page_size), decode_token(request, request.page_token)
         ends = None if before is None else {int(number): offset for number, offset in before.items()}
@@ -88,6 +89,7 @@ class Predictions(PredictionsServicer):
     async def ReplayDeadLetters(
         self, request: predictions_pb2.ReplayDeadLettersRequest, context: Any
     ) -> predictions_pb2.ReplayDeadLettersResponse:
+        _check_reason(request.reason)
         inference = await self._inference(request.inference_id)
         letters = await self._dead_letters(inference)
         ends = dict(request.ends) or await asyncio.to_thread(letters.ends)
@@ -143,6 +145,13 @@ def _check_runs(inference: inference_pb2.Inference) -> None:
             id=inference.id,
             state=state,
         )
+
+
+def _check_reason(name: str) -> None:
+    """Of dead letters; empty for all."""
+    known = [reason.removeprefix("REASON_") for reason, number in error_pb2.Reason.items() if number]
+    if name and name not in known:
+        refuse([FieldViolation("reason", f"must be one of {', '.join(known)}, not {name[:80]!r}")])
 
 
 def _wait_s(request: predictions_pb2.PredictRequest, remaining_s: float | None) -> float:

@@ -16,7 +16,7 @@ from inferencer.answers import Refusal, dead_letter_headers
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of, log_ends
 from streams.writer import BatchProducer
-from tests.control_plane.conftest import StartPlane
+from tests.control_plane.conftest import Plane, StartPlane
 from tests.control_plane.test_predictions import an_inference
 from tests.streams.log import write_with_raw_header
 from tests.support import eventually
@@ -73,6 +73,18 @@ async def test_dead_letters_are_listed_newest_first_and_decoded(
         await plane.predictions.ListDeadLetters(
             api.ListDeadLettersRequest(inference_id=inference.id, page_token="x"), timeout=30
         )
+
+
+async def test_a_reason_that_there_is_not_is_refused_with_those_that_there_are(plane: Plane) -> None:
+    inference = await an_inference(plane, ("in", "out"))
+    for ask, request in (
+        (plane.predictions.ListDeadLetters, api.ListDeadLettersRequest),
+        (plane.predictions.ReplayDeadLetters, api.ReplayDeadLettersRequest),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            await ask(request(inference_id=inference.id, reason="NOPE"))
+        assert [bad.field for bad in caught.value.fields] == ["reason"]
+        assert "DECODE_ERROR, SCHEMA_MISMATCH" in caught.value.message
 
 
 async def test_dead_letters_go_to_their_partition_of_the_input_once(
