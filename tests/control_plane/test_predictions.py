@@ -392,6 +392,7 @@ async def test_records_of_strangers_end_neither_a_watch_nor_the_answers_to_quest
     assert sorted(seen) == [1, 2, 10]
 
 
+@pytest.mark.filterwarnings("ignore:overflow")
 async def test_a_question_is_answered_by_the_inference_that_is_asked(
     start_plane: StartPlane, kafka: KafkaSettings, topic: Callable[..., str]
 ) -> None:
@@ -404,10 +405,18 @@ async def test_a_question_is_answered_by_the_inference_that_is_asked(
     with ExitStack() as stack:
         for number, inference in enumerate(asked):
             stack.enter_context(adding(kafka, topics, inference_group(inference.id), version=number))
-        for turn in range(4):
+        for turn in range(3):
             for number, inference in enumerate(asked):
                 answer = await plane.predictions.Predict(question(inference.id, [turn, 1]), timeout=60)
                 assert answer.prediction.model == f"adder/{number}"
+        with pytest.raises(InvalidArgument) as caught:
+            await plane.predictions.Predict(question(first.id, [3e38, 3e38]), timeout=60)
+        letters: list[dict[str, Any]] = []
+        with TopicFollower(kafka, f"{topics[0]}.dead-letters", {}) as follower:
+            while len(letters) < 2:
+                letters += [dict(headers_of(letter)) for letter in follower.read(10)]
+    assert caught.value.reason_name == "NAN_OUTPUT"
+    assert [letter["headrace-model"] for letter in letters if "headrace-request" in letter] == [b"adder/0"]
 
 
 @contextmanager
