@@ -29,7 +29,6 @@ app = typer.Typer()
 TIMEOUT_S = 60.0
 STOP_DEADLINE_S = 60.0
 POLL_S = 0.2
-SHOWN = 80
 ENDED = (inference_pb2.INFERENCE_STATE_STOPPED, inference_pb2.INFERENCE_STATE_FAILED)
 # What becomes of records without an answer that are no dead letters.
 _ELSEWHERE = {
@@ -358,8 +357,8 @@ def _letter_row(letter: predictions_pb2.DeadLetter) -> tuple[object, ...]:
     place = letter.source
     shown = json_format.MessageToJson(letter.sample, indent=None) if letter.HasField("sample") else letter.value
     return (
-        f"{place.topic}/{place.partition}/{place.offset}", output.ago(letter.time), letter.reason, letter.message,
-        letter.model, letter.key[:SHOWN], shown[:SHOWN],
+        f"{place.topic}/{place.partition}/{place.offset}", output.ago(letter.time), letter.reason,
+        output.short(letter.message), letter.model, output.short(letter.key), output.short(shown),
     )  # fmt: skip
 
 

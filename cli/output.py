@@ -25,6 +25,8 @@ Limit = Annotated[int, count_option("--limit", "-n", help="At most so many.", mi
 
 # Wide enough for our tables where the output is a file or a pipe.
 PIPE_WIDTH = 160
+# Characters of a text that anybody may have written, such as an error of a model.
+MAX_CELL = 80
 COLORS = ("cyan", "magenta", "yellow", "green", "blue", "red")
 _STATE_STYLES = {
     "finished": "green", "running": "green", "ready": "green", "failed": "bold red", "degraded": "yellow",
@@ -170,6 +172,12 @@ def _leaves(prefix: str, value: Any) -> Iterable[tuple[str, Any]]:
         return
     for name, inner in value.items():
         yield from _leaves(f"{prefix}.{name}" if prefix else name, inner)
+
+
+def short(text: str) -> str:
+    """On one line, and cut where it is longer than a cell of a table should be."""
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_CELL else line[: MAX_CELL - 1] + "…"
 
 
 def metrics_line(splits: result_pb2.SplitMetrics) -> str:

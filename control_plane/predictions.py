@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-from control_plane.answers import REQUEST_HEADER, Refused
+from control_plane.answers import Refused
 from control_plane.dead_letters import DeadLetters
 from control_plane.kafka_clusters import KafkaClusters
 from control_plane.posting import Place, post
@@ -20,7 +20,7 @@ from headrace.errors import DeadlineExceeded, FailedPrecondition, FieldViolation
 from headrace.pages import decode_token, encode_token, page_size
 from headrace.v1 import error_pb2, inference_pb2, predictions_pb2
 from headrace.v1.predictions_pb2_grpc import PredictionsServicer
-from streams.answers import trace_headers
+from streams.answers import REQUEST_HEADER, inference_group, request_to, trace_headers
 from streams.codecs import Codec, codec_for
 
 WATCH_LIMIT_S = 600.0
@@ -51,6 +51,7 @@ class Predictions(PredictionsServicer):
                 while time.monotonic() < ends and not _has_ended(inference):
                     async for prediction in _within(queue, INFERENCE_EVERY_S):
                         yield predictions_pb2.PredictionEvent(prediction=prediction)
+                    tail.check()
                     inference = await self._inference(request.inference_id)
                     yield predictions_pb2.PredictionEvent(inference=inference)
 
@@ -60,10 +61,10 @@ class Predictions(PredictionsServicer):
         clusters, inference = await self._clusters.of(inference), await self._decodable(inference)
         question = encode_sample(_codec(inference), request.sample)
         wait_s = _wait_s(request, context.time_remaining())
-        request_id = str(uuid.uuid4())
+        asks = request_to(inference_group(inference.id), str(uuid.uuid4()))
         async with self._tails.of(clusters, inference) as tail:
-            with tail.asked(request_id) as answer:
-                headers = [(REQUEST_HEADER, request_id.encode()), *trace_headers(context.invocation_metadata())]
+            with tail.asked(asks) as answer:
+                headers = [(REQUEST_HEADER, asks.encode()), *trace_headers(context.invocation_metadata())]
                 place = await post(clusters.input, inference.input_topic, question, headers=headers)
                 try:
                     async with asyncio.timeout(wait_s):
@@ -75,6 +76,7 @@ class Predictions(PredictionsServicer):
     async def ListDeadLetters(
         self, request: predictions_pb2.ListDeadLettersRequest, context: Any
     ) -> predictions_pb2.ListDeadLettersResponse:
+        _check_reason(request.reason)
         inference = await self._inference(request.inference_id)
         count, before = page_size(request.page_size), decode_token(request, request.page_token)
         ends = None if before is None else {int(number): offset for number, offset in before.items()}
@@ -87,6 +89,7 @@ class Predictions(PredictionsServicer):
     async def ReplayDeadLetters(
         self, request: predictions_pb2.ReplayDeadLettersRequest, context: Any
     ) -> predictions_pb2.ReplayDeadLettersResponse:
+        _check_reason(request.reason)
         inference = await self._inference(request.inference_id)
         letters = await self._dead_letters(inference)
         ends = dict(request.ends) or await asyncio.to_thread(letters.ends)
@@ -142,6 +145,13 @@ def _check_runs(inference: inference_pb2.Inference) -> None:
             id=inference.id,
             state=state,
         )
+
+
+def _check_reason(name: str) -> None:
+    """Of dead letters; empty for all."""
+    known = [reason.removeprefix("REASON_") for reason, number in error_pb2.Reason.items() if number]
+    if name and name not in known:
+        refuse([FieldViolation("reason", f"must be one of {', '.join(known)}, not {name[:80]!r}")])
 
 
 def _wait_s(request: predictions_pb2.PredictRequest, remaining_s: float | None) -> float:

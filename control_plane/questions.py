@@ -17,6 +17,8 @@ from streams.lookup import RecordLookup
 LOOK_UP_S = 0.15
 FIRST_LOOK_UP_S = 1.5
 FEW = 12
+# Kinds of numpy's types.
+NUMBERS = "biuf"
 MAX_TEXT = 120
 
 
@@ -63,7 +65,8 @@ class Questions:
         decoded = codec.decode_samples(values)
         texts = [_text(value) for value in values]
         for index, row in zip(decoded.good.tolist(), decoded.rows, strict=True):
-            texts[index] = summary_of(codec, np.asarray(row))
+            if (numbers := np.asarray(row)).dtype.kind in NUMBERS:
+                texts[index] = summary_of(codec, numbers)
         return texts
 
 
@@ -79,7 +82,7 @@ def summary_of(codec: Codec, row: Array) -> str:
 
 
 def _text(value: bytes) -> str:
-    """The beginning, where it cannot be decoded."""
+    """The beginning of what is no numbers."""
     text = value[:MAX_TEXT].decode(errors="replace")
     return _cut(text if text.isprintable() else value[:MAX_TEXT].hex())
 

@@ -23,10 +23,17 @@ def encode_sample(codec: Codec, sample: struct_pb2.Value) -> bytes:
     """
     if not sample.WhichOneof("kind"):
         refuse([FieldViolation("sample", "must be a number, nested lists of numbers, or an object of them by field")])
-    given = MessageToDict(sample)
+    given = _json_of(sample)
     rows = _by_field(codec.fields, given) if isinstance(given, dict) else _row(given, codec.sample_spec, "sample")
     (record,) = codec.encode_samples(rows)
     return record
+
+
+def _json_of(sample: struct_pb2.Value) -> Any:
+    try:
+        return MessageToDict(sample)
+    except ValueError:  # NaN and infinity, which is also what JSON's 1e400 is read as
+        refuse([FieldViolation("sample", "must have finite numbers only, no NaN, and none beyond 1.8e308")])
 
 
 def _by_field(fields: Sequence[Field], nested: Mapping[str, Any]) -> dict[str, Array]:

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 from control_plane.answers import Refused, prediction_of, refusal_of, request_of
 from control_plane.kafka_clusters import Clusters
 from control_plane.questions import Questions
-from headrace.errors import HeadraceError, NotFound, Unavailable
-from headrace.v1 import predictions_pb2
+from headrace.errors import HeadraceError, Internal, NotFound, Unavailable
+from headrace.v1 import error_pb2, predictions_pb2
 from headrace.v1.inference_pb2 import Inference
 from streams.answers import dead_letter_topic
 from streams.follow import TopicFollower
@@ -36,10 +37,14 @@ Answer = Prediction | Refused
 
 
 class Tail:
-    """The answers that come to an output topic from now on. Made and stopped by `Tails`."""
+    """The answers that come to an output topic from now on. Made and stopped by `Tails`.
+
+    error: what has ended it, if anything has; nobody sees anything more then.
+    """
 
     def __init__(self, clusters: Clusters, inference: Inference) -> None:
         self.users = 0
+        self.error: HeadraceError | None = None
         self._reader = AnswerReader(inference.output_format, dict(inference.output_config))
         self._clusters = clusters
         self._output_topic = inference.output_topic
@@ -60,7 +65,7 @@ class Tail:
 
         Raises NotFound (UNKNOWN_TOPIC), Unavailable (KAFKA_UNAVAILABLE).
         """
-        if not self._thread.is_alive():
+        if self._thread.ident is None:
             self._thread.start()
         await asyncio.shield(self._ready)
 
@@ -70,7 +75,7 @@ class Tail:
 
     @contextmanager
     def watched(self) -> Iterator[asyncio.Queue[Prediction]]:
-        """A sample of the answers; the oldest make room when the reader is slow."""
+        """A sample of the answers; the oldest make room when the reader is slow, who looks at `error` now and then."""
         queue: asyncio.Queue[Prediction] = asyncio.Queue(QUEUE_LENGTH)
         self._watching.add(queue)
         try:
@@ -79,28 +84,43 @@ class Tail:
             self._watching.discard(queue)
 
     @contextmanager
-    def asked(self, request_id: str) -> Iterator[asyncio.Future[Answer]]:
-        """The answer to the question with this id, or why there is none."""
+    def asked(self, request: str) -> Iterator[asyncio.Future[Answer]]:
+        """The answer to the question with this REQUEST_HEADER, or why there is none. Raises what has ended the tail,
+        and so does the future.
+        """
+        self.check()
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._asked[request_id] = future
+        self._asked[request] = future
         try:
             yield future
         finally:
-            del self._asked[request_id]
+            del self._asked[request]
             future.cancel()
+
+    def check(self) -> None:
+        """Raise what has ended the tail."""
+        if self.error is not None:
+            raise self.error
 
     def _run(self) -> None:
         try:
-            with ExitStack() as stack:
-                answers = stack.enter_context(_from_now(self._clusters.output, self._output_topic))
-                stack.enter_context(self._questions)
-                dead_letters = self._follow_dead_letters(stack)
-                self._on_loop(self._tell_ready, None)
-                while not self._stop.is_set():
-                    self._step(answers, dead_letters)
+            self._follow()
         except HeadraceError as error:
             log.warning("cannot follow answers", extra={"topic": self._output_topic, "cause": str(error)})
-            self._on_loop(self._tell_ready, error)
+            self._on_loop(self._tell_end, error)
+        except Exception as error:
+            log.exception("following answers has failed", extra={"topic": self._output_topic})
+            message = f"the answers in {self._output_topic!r} are not followed any more: {error!r}"
+            self._on_loop(self._tell_end, Internal(error_pb2.REASON_INTERNAL_ERROR, message, topic=self._output_topic))
+
+    def _follow(self) -> None:
+        with ExitStack() as stack:
+            answers = stack.enter_context(_from_now(self._clusters.output, self._output_topic))
+            stack.enter_context(self._questions)
+            dead_letters = self._follow_dead_letters(stack)
+            self._on_loop(self._tell_ready)
+            while not self._stop.is_set():
+                self._step(answers, dead_letters)
 
     def _step(self, answers: TopicFollower, dead_letters: TopicFollower | None) -> None:
         try:
@@ -120,10 +140,10 @@ class Tail:
 
     def _answer(self, records: Sequence[Message]) -> None:
         for record in records:
-            if (request_id := request_of(record)) in self._asked:
+            if (request := request_of(record)) in self._asked:
                 answer = refusal_of(record) or prediction_of(record, self._reader)
                 if answer is not None:
-                    self._on_loop(self._tell_asked, request_id, answer)
+                    self._on_loop(self._tell_asked, request, answer)
 
     def _follow_dead_letters(self, stack: ExitStack) -> TopicFollower | None:
         """Where their topic exists."""
@@ -137,16 +157,19 @@ class Tail:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(tell, *arguments)
 
-    def _tell_ready(self, error: HeadraceError | None) -> None:
-        if self._ready.done():
-            return
-        if error is None:
+    def _tell_ready(self) -> None:
+        if not self._ready.done():
             self._ready.set_result(None)
-        else:
-            self._ready.set_exception(error)
 
-    def _tell_asked(self, request_id: str, answer: Answer) -> None:
-        future = self._asked.get(request_id)
+    def _tell_end(self, error: HeadraceError) -> None:
+        self.error = error
+        waiting: list[asyncio.Future[Any]] = [self._ready, *self._asked.values()]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+
+    def _tell_asked(self, request: str, answer: Answer) -> None:
+        future = self._asked.get(request)
         if future is not None and not future.done():
             future.set_result(answer)
 
@@ -166,10 +189,13 @@ class Tails:
 
     @asynccontextmanager
     async def of(self, clusters: Clusters, inference: Inference) -> AsyncIterator[Tail]:
-        """The tail of its output topic, started; it stops when its last user leaves."""
+        """The tail of its output topic, started; it stops when its last user leaves. One that has ended by itself is
+        left to those who use it: they hear why.
+        """
         key = _key(clusters, inference)
-        tail = self._tails.get(key) or Tail(clusters, inference)
-        self._tails[key] = tail
+        tail = self._tails.get(key)
+        if tail is None or tail.error is not None:
+            tail = self._tails[key] = Tail(clusters, inference)
         tail.users += 1
         try:
             await tail.start()
@@ -177,7 +203,8 @@ class Tails:
         finally:
             tail.users -= 1
             if tail.users == 0:
-                del self._tails[key]
+                if self._tails.get(key) is tail:
+                    del self._tails[key]
                 await tail.stop()
 
 

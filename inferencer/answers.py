@@ -18,6 +18,7 @@ from streams.answers import (
     ERROR_MESSAGE_HEADER,
     MESSAGE_LIMIT,
     MODEL_HEADER,
+    REQUEST_HEADER,
     SOURCE_HEADER,
 )
 from streams.outputs import JSON_FORMATS, output_codec, output_rows
@@ -137,29 +138,52 @@ def _encode_several(names: Sequence[str], arrays: Sequence[np.ndarray]) -> list[
     ]
 
 
-def answers_headers(copied: Iterable[Sequence[Header]], model: bytes, sources: Iterable[bytes]) -> list[list[Header]]:
-    """Of each answer: its question's headers, then ours; those of an inference before us in a chain are replaced."""
+def answers_headers(
+    copied: Iterable[Sequence[Header]], model: bytes, sources: Iterable[bytes], *, request: bytes
+) -> list[list[Header]]:
+    """Of each answer: its question's headers, then ours; those of an inference before us in a chain are replaced.
+
+    request: how the value of REQUEST_HEADER begins on questions to us; one to another inference is left out.
+    """
     by = (MODEL_HEADER, model)
     return [
-        [*_not_ours(headers), by, (SOURCE_HEADER, source)] if headers else [by, (SOURCE_HEADER, source)]
+        [*_kept(headers, _REPLACED, request), by, (SOURCE_HEADER, source)] if headers else [by, (SOURCE_HEADER, source)]
         for headers, source in zip(copied, sources, strict=True)
     ]
 
 
-def _not_ours(headers: Sequence[Header]) -> list[Header]:
-    return [header for header in headers if header[0] not in ANSWER_HEADERS]
-
-
 def dead_letter_headers(
-    copied: Sequence[Header] | None, model: bytes, source: bytes, refusal: Refusal, *, is_cut: bool = False
+    copied: Sequence[Header] | None,
+    model: bytes,
+    source: bytes,
+    refusal: Refusal,
+    *,
+    request: bytes,
+    is_cut: bool = False,
 ) -> list[Header]:
-    """The question's headers, then the reason, the source and the model."""
-    kept = [header for header in copied or () if header[0] not in DEAD_LETTER_HEADERS]
+    """The question's headers, then the reason, the source and the model; `request` as of `answers_headers`."""
     return [
-        *kept,
+        *_kept(copied or (), _REPLACED_ON_DEAD_LETTERS, request),
         (ERROR_HEADER, refusal.reason_name.encode()),
         (ERROR_MESSAGE_HEADER, refusal.message[:MESSAGE_LIMIT].encode()),
         (SOURCE_HEADER, source),
         (MODEL_HEADER, model),
         *([(CUT_HEADER, b"true")] if is_cut else []),
     ]
+
+
+_REPLACED = ANSWER_HEADERS | {REQUEST_HEADER}
+_REPLACED_ON_DEAD_LETTERS = DEAD_LETTER_HEADERS | {REQUEST_HEADER}
+
+
+def _kept(headers: Sequence[Header], replaced: frozenset[str], request: bytes) -> list[Header]:
+    kept = []
+    for header in headers:  # for each record, and a comprehension over so few takes twice as long
+        if header[0] not in replaced or _asks_us(header, request):
+            kept.append(header)
+    return kept
+
+
+def _asks_us(header: Header, request: bytes) -> bool:
+    name, value = header
+    return name == REQUEST_HEADER and isinstance(value, bytes) and value.startswith(request)

@@ -37,6 +37,7 @@ from inferencer.predictor import Answers, Columns
 from inferencer.status import Status
 from inferencer.stopping import Place, RecordRefused, Stop
 from inferencer.timings import phase
+from streams.answers import request_to
 from streams.codecs import Codec, Field
 from streams.delivery import SentRecord
 from streams.group import GroupReader
@@ -164,6 +165,7 @@ class Loop:
         self._model = models.current
         self._stops = route.on_error == inference_pb2.ERROR_POLICY_STOP
         self._source = b"%s/%%d/%%d" % route.input_topic.encode()  # no topic's name has a %
+        self._request = request_to(reader.group_id).encode()
         self._pace = CommitPace(delivery.pacing)
         self._breaker = CircuitBreaker()
         self._read: Batch | None = None  # waits for the worker
@@ -379,7 +381,8 @@ class Loop:
     ) -> list[SentRecord]:
         """Column by column: what is done for each record alone is most of what small rows cost."""
         partitions = self._route.output.partitions
-        headers = answers_headers(map(headers_of, questions), self._model.label, map(self._source.__mod__, places))
+        sources = map(self._source.__mod__, places)
+        headers = answers_headers(map(headers_of, questions), self._model.label, sources, request=self._request)
         targets = [partition % partitions for partition, _ in places]
         return list(zip(values, map(Message.key, questions), targets, headers, strict=True))
 
@@ -395,7 +398,9 @@ class Loop:
         target, copied = self._route.dead_letters, headers_of(question)
         forms = ((question.key(), question.value(), copied), (question.key(), None, copied), (None, None, None))
         for number, (key, value, kept) in enumerate(forms):
-            headers = dead_letter_headers(kept, self._model.label, self._source % place, refusal, is_cut=number > 0)
+            headers = dead_letter_headers(
+                kept, self._model.label, self._source % place, refusal, request=self._request, is_cut=number > 0
+            )
             record = (value, key, place[0] % target.partitions, headers)
             error = self._delivery.produce(target.topic, [record]).get(0)
             if error is None:

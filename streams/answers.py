@@ -11,6 +11,9 @@ ERROR_HEADER = "headrace-error"  # a reason
 ERROR_MESSAGE_HEADER = "headrace-error-message"
 # On a dead letter that has less than its question, which would have been too large with the headers above.
 CUT_HEADER = "headrace-cut"
+# On questions of Predict: GROUP/ID, the inference that is asked (`inference_group`) and the question. Every inference
+# that reads the topic answers; one that is not asked leaves it out.
+REQUEST_HEADER = "headrace-request"
 # W3C's trace context: inferencers copy it as they copy every header of a question.
 TRACE_HEADERS = ("traceparent", "tracestate")
 # What an inferencer adds to an answer, and to a question that becomes a dead letter.
@@ -28,6 +31,11 @@ def inference_group(inference: Inference) -> str:
 def new_inference_group(name: str) -> str:
     """For an inference of that name; not by its id, since platforms that share a Kafka count alike."""
     return f"headrace-inf-{name}-{secrets.token_hex(4)}"
+
+
+def request_to(group_id: str, id: str = "") -> str:
+    """The value of REQUEST_HEADER; without an id, what all values begin with that ask this inference."""
+    return f"{group_id}/{id}"
 
 
 def trace_headers(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, bytes]]:

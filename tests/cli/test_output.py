@@ -46,6 +46,20 @@ def test_an_error_line_has_the_reason() -> None:
     assert output.error_line(result_pb2.Result().error) == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("bad 13", "bad 13"),
+        ("line 3:\n\n  ValueError:\r\n bad 13\n", "line 3: ValueError: bad 13"),
+        ("x" * 80, "x" * 80),
+        ("x" * 1000, "x" * 79 + "…"),
+        ("", ""),
+    ],
+)
+def test_a_long_text_is_one_short_line_in_a_table(text: str, shown: str) -> None:
+    assert output.short(text) == shown
+
+
 def test_a_table_that_goes_on_says_which_option_shows_more(capsys: pytest.CaptureFixture[str]) -> None:
     output.print_table(["id"], [["7"], ["6"]], empty="None.", more=True, option="--count")
     assert capsys.readouterr().err.strip() == "There are more; --count N shows more than 2."

@@ -16,8 +16,10 @@ from inferencer.answers import Refusal, dead_letter_headers
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of, log_ends
 from streams.writer import BatchProducer
-from tests.control_plane.conftest import StartPlane
+from tests.control_plane.conftest import Plane, StartPlane
 from tests.control_plane.test_predictions import an_inference
+from tests.streams.log import write_with_raw_header
+from tests.support import eventually
 
 REASONS = [error_pb2.REASON_DECODE_ERROR, error_pb2.REASON_WORKER_CRASHED]
 
@@ -31,8 +33,9 @@ def topics(kafka: KafkaSettings, topic: Callable[..., str]) -> tuple[str, str]:
         for number in range(30):
             refusal = Refusal(REASONS[number // 2 % 2], f"wrong {number}")
             headers = dead_letter_headers(
-                [("n", b"%d" % number)], b"sums/1", f"{source}/{number % 2}/{number}".encode(), refusal
-            )
+                [("n", b"%d" % number)], b"sums/1", b"%s/%d/%d" % (source.encode(), number % 2, number), refusal,
+                request=b"headrace-inf-1/",
+            )  # fmt: skip
             value = np.full(4, number, np.float32).tobytes() if number // 2 % 2 else b"text"
             producer.produce(f"{source}.dead-letters", b"\xff", value, headers, number % 2)
             producer.flush()
@@ -72,6 +75,18 @@ async def test_dead_letters_are_listed_newest_first_and_decoded(
         )
 
 
+async def test_a_reason_that_there_is_not_is_refused_with_those_that_there_are(plane: Plane) -> None:
+    inference = await an_inference(plane, ("in", "out"))
+    for ask, request in (
+        (plane.predictions.ListDeadLetters, api.ListDeadLettersRequest),
+        (plane.predictions.ReplayDeadLetters, api.ReplayDeadLettersRequest),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            await ask(request(inference_id=inference.id, reason="NOPE"))
+        assert [bad.field for bad in caught.value.fields] == ["reason"]
+        assert "DECODE_ERROR, SCHEMA_MISMATCH" in caught.value.message
+
+
 async def test_dead_letters_go_to_their_partition_of_the_input_once(
     start_plane: StartPlane, kafka: KafkaSettings, topics: tuple[str, str]
 ) -> None:
@@ -105,7 +120,8 @@ async def test_of_a_dead_letter_that_was_cut_the_whole_question_is_sent_again(
             producer.produce(source, b"key", value, [("n", b"7")], 0)
         for offset in (0, 1):
             refusal = Refusal(error_pb2.REASON_DECODE_ERROR, "wrong")
-            headers = dead_letter_headers([], b"sums/1", f"{source}/0/{offset}".encode(), refusal, is_cut=True)
+            place = f"{source}/0/{offset}".encode()
+            headers = dead_letter_headers([], b"sums/1", place, refusal, request=b"headrace-inf-1/", is_cut=True)
             producer.produce(f"{source}.dead-letters", None, None, headers, 0)
         producer.flush()
     admin = kafka.admin()
@@ -120,3 +136,27 @@ async def test_of_a_dead_letter_that_was_cut_the_whole_question_is_sent_again(
     with TopicFollower(kafka, source, {0: 2}) as follower:
         (again,) = follower.read(10)
     assert (again.key(), again.value(), headers_of(again)) == (b"key", large, [("n", b"7")])
+
+
+async def test_records_of_strangers_among_dead_letters_are_shown_and_sent_again_without_headers(
+    start_plane: StartPlane, kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    source = topic(1)
+    letters = f"{source}.dead-letters"
+    ensure_topics(kafka, {letters: 1})
+    write_with_raw_header(kafka, letters, b"text", b"no \xff text")
+    with BatchProducer(kafka) as producer:
+        producer.produce(letters, None, b"more", [("headrace-source", b"t1/99999999999999/1")])
+        producer.flush()
+    plane = await start_plane(kafka=kafka.bootstrap_servers)
+    inference = await an_inference(plane, (source, topic()))
+    page = await plane.predictions.ListDeadLetters(api.ListDeadLettersRequest(inference_id=inference.id), timeout=30)
+    assert [(letter.value, letter.HasField("source")) for letter in page.dead_letters] == [
+        ("more", False),
+        ("text", False),
+    ]
+    request = api.ReplayDeadLettersRequest(inference_id=inference.id)
+    assert (await plane.predictions.ReplayDeadLetters(request, timeout=60)).replayed_count == 2
+    with TopicFollower(kafka, source, {}) as follower:
+        again = eventually(lambda: follower.read(1))
+    assert [(record.value(), headers_of(record)) for record in again] == [(b"text", []), (b"more", [])]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,9 @@ import pytest
 from google.protobuf import duration_pb2, json_format, struct_pb2
 
 from control_plane.answers import prediction_of, source_of
+from control_plane.kafka_clusters import Clusters
 from control_plane.store import inferences, reports, results
+from control_plane.tails import Tails
 from headrace.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -25,12 +29,15 @@ from headrace.v1 import deployment_pb2, inference_pb2, stream_pb2
 from headrace.v1 import predictions_pb2 as api
 from headrace.v1.result_collector_pb2 import Outcome, ReportRequest
 from inferencer.answers import Encode, encode_answers, encoder_of
+from streams.answers import inference_group
 from streams.codecs import Codec, codec_for, codec_of
 from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of
 from streams.outputs import AnswerReader, output_config
 from streams.writer import BatchProducer, StreamProducer
 from tests.control_plane.conftest import Plane, StartPlane
+from tests.inferencer.replica import INPUT_CONFIG, Fixed, adder, run_replica
+from tests.streams.log import delete_topic, write_with_raw_header
 from tests.support import eventually
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -112,6 +119,14 @@ async def an_inference(plane: Plane, topics: tuple[str, str], **fields: Any) -> 
         name="sums", result_id=result_id, replicas=1, input_topic=topics[0], output_topic=topics[1], **fields
     )
     return await plane.store.write(partial(inferences.create, wish))
+
+
+def another(like: inference_pb2.Inference, name: str) -> inference_pb2.Inference:
+    """To be created: one of the same result, between the same topics."""
+    wish = inference_pb2.Inference()
+    wish.CopyFrom(like)
+    wish.id, wish.name = 0, name
+    return wish
 
 
 def question(inference_id: int, sample: Any, wait_s: float | None = None) -> api.PredictRequest:
@@ -210,6 +225,15 @@ async def test_a_sample_that_is_no_row_is_refused_before_it_is_sent(plane: Plane
     assert [bad.field for bad in caught.value.fields] == ["sample"]
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN"])
+async def test_a_sample_with_a_number_that_is_not_finite_is_refused(plane: Plane, number: str) -> None:
+    inference = await an_inference(plane, ("in", "out"))
+    with pytest.raises(InvalidArgument) as caught:
+        await plane.predictions.Predict(question(inference.id, json.loads(f"[[1, 2], [3, {number}]]")))
+    assert caught.value.reason_name == "INVALID_FIELD"
+    assert [bad.field for bad in caught.value.fields] == ["sample"]
+
+
 async def test_a_number_that_its_type_cannot_hold_is_refused(plane: Plane) -> None:
     config = {"data_type": "uint8", "data_reshape": "2"}
     inference = await an_inference(plane, ("in", "out"), input_format=stream_pb2.DATA_FORMAT_RAW, input_config=config)
@@ -299,33 +323,137 @@ async def test_an_unknown_inference_is_not_found(plane: Plane) -> None:
         await anext(aiter(plane.predictions.WatchPredictions(api.WatchPredictionsRequest(inference_id=5))))
 
 
-class ARecord:
-    def __init__(self, value: bytes) -> None:
-        self._value = value
-
-    def headers(self) -> None:
-        return None
-
-    def value(self) -> bytes:
-        return self._value
-
-    def timestamp(self) -> tuple[int, int]:
-        return (1, 1500)
+def a_record(value: bytes, **fields: Any) -> Message:
+    return Message(value=value, **fields)
 
 
 def test_the_shape_of_an_answer_that_is_no_vector_is_told() -> None:
-    prediction = prediction_of(ARecord(b'{"values": [[1, 2, 3], [4, 5, 6]]}'), AnswerReader())
+    record = a_record(b'{"values": [[1, 2, 3], [4, 5, 6]]}', timestamp=(1, 1500))
+    prediction = prediction_of(record, AnswerReader())
     assert prediction is not None
     assert list(prediction.values) == [1, 2, 3, 4, 5, 6]
     assert list(prediction.shape) == [2, 3]
     assert prediction.time.ToMilliseconds() == 1500
 
 
-@pytest.mark.parametrize("value", [b"", b"no json", b"[]", b'{"other": 1}', b'{"values": "x"}', b"\xff"])
+HUGE = b"1" + b"0" * 400
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b"no json", b"[]", b'{"other": 1}', b'{"values": "x"}', b"\xff",
+        b'{"values": [%s]}' % HUGE, b'{"values": [1], "label": "a", "score": %s}' % HUGE,
+        b'{"values": [1], "label": "\\ud800", "score": 1}', b'{"values": %s1%s}' % (b"[" * 980, b"]" * 980),
+    ],
+    ids=lambda value: repr(value[:40]),
+)  # fmt: skip
 def test_what_is_no_answer_is_passed_over(value: bytes) -> None:
-    assert prediction_of(ARecord(value), AnswerReader()) is None
+    assert prediction_of(a_record(value), AnswerReader()) is None
 
 
-@pytest.mark.parametrize("text", ["", "a", "a/b/c", "a/1/-2"])
+def test_an_answer_of_no_time_that_protobuf_has_is_one() -> None:
+    prediction = prediction_of(a_record(b'{"values": [1]}', timestamp=(1, 2**62)), AnswerReader())
+    assert prediction is not None
+    assert not prediction.HasField("time")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "a/b/c", "a/1/-2", "a/99999999999999/1", f"a/1/{2**63}", "a/1/" + "9" * 5000],
+    ids=lambda text: text[:30],
+)
 def test_what_is_no_source_is_none(text: str) -> None:
     assert source_of(text) is None
+
+
+@pytest.mark.usefixtures("summing")
+async def test_records_of_strangers_end_neither_a_watch_nor_the_answers_to_questions(
+    start_plane: StartPlane, kafka: KafkaSettings, topics: tuple[str, str]
+) -> None:
+    plane = await start_plane(kafka=kafka.bootstrap_servers)
+    inference = await an_inference(plane, topics)
+    watching = aiter(plane.predictions.WatchPredictions(api.WatchPredictionsRequest(inference_id=inference.id)))
+    for _ in range(2):
+        await anext(watching)
+    for name in (topics[1], f"{topics[0]}.dead-letters"):
+        write_with_raw_header(kafka, name, b'{"values": [1]}', b"no \xff text")
+    with BatchProducer(kafka) as producer:
+        producer.produce(topics[1], None, b'{"values": [%s]}' % HUGE)
+        producer.produce(topics[1], None, b'{"values": [2]}', [("headrace-source", b"t1/99999999999999/1")])
+        producer.flush()
+    answer = await plane.predictions.Predict(question(inference.id, [1, 2, 3, 4]), timeout=30)
+    assert list(answer.prediction.values) == [10, 4]
+    seen: list[float] = []
+    async with asyncio.timeout(20):
+        while 10 not in seen:
+            event = await anext(watching)
+            seen += event.prediction.values[:1]
+    assert sorted(seen) == [1, 2, 10]
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+async def test_a_question_is_answered_by_the_inference_that_is_asked(
+    start_plane: StartPlane, kafka: KafkaSettings, topic: Callable[..., str]
+) -> None:
+    """Also where another one reads the same topic and answers on the same one."""
+    plane, topics = await start_plane(kafka=kafka.bootstrap_servers), (topic(1), topic(4))
+    ensure_topics(kafka, {f"{topics[0]}.dead-letters": 1})
+    encoded = {"input_format": stream_pb2.DATA_FORMAT_RAW, "input_config": INPUT_CONFIG}
+    first = await an_inference(plane, topics, **encoded)
+    asked = [first, await plane.store.write(lambda: inferences.create(another(first, "others")))]
+    with ExitStack() as stack:
+        for number, inference in enumerate(asked):
+            stack.enter_context(adding(kafka, topics, inference_group(inference.id), version=number))
+        for turn in range(3):
+            for number, inference in enumerate(asked):
+                answer = await plane.predictions.Predict(question(inference.id, [turn, 1]), timeout=60)
+                assert answer.prediction.model == f"adder/{number}"
+        with pytest.raises(InvalidArgument) as caught:
+            await plane.predictions.Predict(question(first.id, [3e38, 3e38]), timeout=60)
+        letters: list[dict[str, Any]] = []
+        with TopicFollower(kafka, f"{topics[0]}.dead-letters", {}) as follower:
+            while len(letters) < 2:
+                letters += [dict(headers_of(letter)) for letter in follower.read(10)]
+    assert caught.value.reason_name == "NAN_OUTPUT"
+    assert [letter["headrace-model"] for letter in letters if "headrace-request" in letter] == [b"adder/0"]
+
+
+@contextmanager
+def adding(kafka: KafkaSettings, topics: tuple[str, str], group_id: str, version: int) -> Iterator[None]:
+    """A replica on a thread."""
+    stop = threading.Event()
+    run = partial(run_replica, kafka, *topics, 0, stop, group_id=group_id, models=Fixed(adder(version)))
+    thread = threading.Thread(target=run, name=group_id)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+async def test_who_follows_a_topic_that_is_deleted_hears_it_and_the_next_one_follows_anew(
+    kafka: KafkaSettings, topics: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.follow.PARTITIONS_CHECK_S", 0.5)
+    tails, clusters = Tails(), Clusters(kafka, kafka)
+    inference = inference_pb2.Inference(input_topic=topics[0], output_topic=topics[1])
+    async with tails.of(clusters, inference) as tail:
+        with tail.asked("group/1") as answer:
+            await asyncio.to_thread(delete_topic, kafka, topics[1])
+            async with asyncio.timeout(30):
+                with pytest.raises(NotFound):
+                    await answer
+        with pytest.raises(NotFound):
+            tail.check()
+        ensure_topics(kafka, {topics[1]: 1})
+        async with tails.of(clusters, inference) as anew:
+            with anew.asked("group/2") as answer:
+                with BatchProducer(kafka) as producer:
+                    producer.produce(topics[1], None, b'{"values": [1]}', [("headrace-request", b"group/2")])
+                    producer.flush()
+                async with asyncio.timeout(30):
+                    found = await answer
+    assert isinstance(found, api.Prediction)
+    assert list(found.values) == [1]

@@ -88,9 +88,10 @@ def run_replica(
     max_wait_s: float = DEFAULT_MAX_WAIT_S,
     status: Status | None = None,
     models: Models | None = None,
+    group_id: str = "",
 ) -> None:
     """Answers `source` on `target` until `stop` is set."""
-    group_id = f"group-{source}"
+    group_id = group_id or f"group-{source}"
     reader = GroupReader(
         kafka,
         group_id=group_id,

@@ -18,6 +18,7 @@ from headrace.v1.stream_pb2 import (
     DataFormat,
 )
 from inferencer.answers import Refusal, answers_headers, dead_letter_headers, encode_answers, encoder_of
+from streams.answers import REQUEST_HEADER, request_to
 from streams.outputs import AnswerReader, output_config
 
 
@@ -49,6 +50,20 @@ def test_a_row_with_a_number_that_json_lacks_is_refused_and_the_others_answered(
     assert answers[1].reason_name == "NAN_OUTPUT"
 
 
+ASKS_US = b"headrace-inf-7/"
+
+
+@pytest.mark.parametrize("asked", ["headrace-inf-7", "headrace-inf-70", "headrace-inf-8"])
+def test_a_request_is_copied_by_the_inference_that_it_asks(asked: str) -> None:
+    request: tuple[str, str | bytes | None] = (REQUEST_HEADER, request_to(asked, "an id").encode())
+    (answer,) = answers_headers([[("n", b"1"), request]], b"digits/3", [b"in/2/7"], request=ASKS_US)
+    refusal = Refusal(error_pb2.REASON_DECODE_ERROR, "wrong")
+    letter = dead_letter_headers([("n", b"1"), request], b"digits/3", b"in/2/7", refusal, request=ASKS_US)
+    is_ours = asked == "headrace-inf-7"
+    assert [request in headers for headers in (answer, letter)] == [is_ours, is_ours]
+    assert [("n", b"1") in headers for headers in (answer, letter)] == [True, True]
+
+
 def test_an_answer_copies_headers_and_replaces_those_of_an_inference_before_it() -> None:
     copied: list[tuple[str, str | bytes | None]] = [
         ("trace", b"1"),
@@ -56,7 +71,7 @@ def test_an_answer_copies_headers_and_replaces_those_of_an_inference_before_it()
         ("trace", None),
         ("headrace-model", b"old/1"),
     ]
-    headers = answers_headers([copied, []], b"digits/3", [b"in/2/7", b"in/0/1"])
+    headers = answers_headers([copied, []], b"digits/3", [b"in/2/7", b"in/0/1"], request=ASKS_US)
     assert headers == [
         [("trace", b"1"), ("trace", None), ("headrace-model", b"digits/3"), ("headrace-source", b"in/2/7")],
         [("headrace-model", b"digits/3"), ("headrace-source", b"in/0/1")],
@@ -65,7 +80,7 @@ def test_an_answer_copies_headers_and_replaces_those_of_an_inference_before_it()
 
 def test_a_dead_letter_says_reason_source_and_model() -> None:
     refusal = Refusal(error_pb2.REASON_DECODE_ERROR, "3 bytes where 64 are needed" + "x" * 5000)
-    headers = dict(dead_letter_headers(None, b"digits/3", b"in/2/7", refusal))
+    headers = dict(dead_letter_headers(None, b"digits/3", b"in/2/7", refusal, request=ASKS_US))
     assert headers["headrace-error"] == b"DECODE_ERROR"
     message = headers["headrace-error-message"]
     assert isinstance(message, bytes)

@@ -105,6 +105,7 @@ def test_records_have_labels_where_the_config_says_anything_of_them(key: dict[st
         (b"[1, 2]", b"[1, 2", "no JSON"),
         (b"[1, 2]", b"[1, 2] 3", "no JSON"),
         (b"[1, 2]", b"\xff\xfe", "no JSON"),
+        (b"[1, 2]", b"\xef\xbb\xbf[1, 2]", "byte order mark"),
         (b"[1, 2]", b"[NaN, 1]", "NaN"),
         (b"[1, 2]", b"[Infinity, 1]", "Infinity"),
         (b"[1, 2]", b"[1e400, 1]", "cannot hold"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ def parse(record: bytes | None) -> Any:
         raise BadJson(f"it has {len(record)} bytes; JSON records may have {MAX_RECORD_BYTES}")
     if _depth(record) > MAX_DEPTH:
         raise BadJson(f"it is nested more than {MAX_DEPTH} deep")
+    if record.startswith(BOM_UTF8):
+        raise BadJson("it begins with a byte order mark, which JSON has none of; write UTF-8 without it")
     try:
         return _DECODE(record.decode())
     except BadJson:
