@@ -61,7 +61,7 @@ class Predictions(PredictionsServicer):
         clusters, inference = await self._clusters.of(inference), await self._decodable(inference)
         question = encode_sample(_codec(inference), request.sample)
         wait_s = _wait_s(request, context.time_remaining())
-        asks = request_to(inference_group(inference.id), str(uuid.uuid4()))
+        asks = request_to(inference_group(inference), str(uuid.uuid4()))
         async with self._tails.of(clusters, inference) as tail:
             with tail.asked(asks) as answer:
                 headers = [(REQUEST_HEADER, asks.encode()), *trace_headers(context.invocation_metadata())]

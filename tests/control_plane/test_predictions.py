@@ -404,7 +404,7 @@ async def test_a_question_is_answered_by_the_inference_that_is_asked(
     asked = [first, await plane.store.write(lambda: inferences.create(another(first, "others")))]
     with ExitStack() as stack:
         for number, inference in enumerate(asked):
-            stack.enter_context(adding(kafka, topics, inference_group(inference.id), version=number))
+            stack.enter_context(adding(kafka, topics, inference_group(inference), version=number))
         for turn in range(3):
             for number, inference in enumerate(asked):
                 answer = await plane.predictions.Predict(question(inference.id, [turn, 1]), timeout=60)

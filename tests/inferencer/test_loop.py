@@ -207,21 +207,32 @@ def test_a_kill_at_any_place_loses_and_doubles_nothing(
     name, _, pass_number = place.partition("@")
     environment = {"HEADRACE_FAIL": f"{name}:exit@{pass_number}", "HEADRACE_FAIL_FOLDER": str(tmp_path)}
     command = [sys.executable, "-m", "tests.inferencer.replica", kafka.bootstrap_servers, source, target, "0"]
-    killed = subprocess.run(command, env=environment, timeout=60, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    send(kafka, source, 100, 110)  # Something is left to answer, wherever it was killed.
+    killed, sent = subprocess.Popen(command, env=environment), 100
+
+    def has_ended() -> bool:
+        nonlocal sent
+        send(kafka, source, sent, sent + 1)  # Who answers all at once commits only once.
+        sent += 1
+        return killed.poll() is not None
+
+    try:
+        eventually(has_ended, timeout_s=60, every_s=0.2)
+    finally:
+        killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    send(kafka, source, sent, sent + 10)  # Something is left to answer, wherever it was killed.
     again = subprocess.Popen(command, env=environment)
     try:
         with TopicFollower(kafka, target, {}) as follower:
-            answers = read_until(follower, 440, 40)
+            answers = read_until(follower, (sent + 10) * PARTITIONS, 40)
         again.terminate()
         assert again.wait(20) == 0
     finally:
         again.kill()
-    expect_each_once(read_all(kafka, target), 110)
+    expect_each_once(read_all(kafka, target), sent + 10)
     for offsets in sources(answers).values():
         assert offsets == sorted(offsets)
-    assert committed(kafka, source) == dict.fromkeys(range(PARTITIONS), 110)
+    assert committed(kafka, source) == dict.fromkeys(range(PARTITIONS), sent + 10)
 
 
 def test_a_bad_record_becomes_a_dead_letter_in_its_place_and_the_others_are_answered(
