@@ -133,7 +133,9 @@ class World:
     def tell(self, name: str, code: int) -> None:
         """Have a workload end."""
         work = f"result-{name.split('-')[1]}" if name.startswith("train") else name.replace("infer", "inference")
-        (self.home / "work" / work / "do").write_text(str(code))
+        folder = self.home / "work" / work
+        (folder / "do.new").write_text(str(code))
+        (folder / "do.new").rename(folder / "do")  # whole, whenever it is looked for
 
     def trainer(self, result_id: int) -> Observed | None:
         """The process of the present attempt."""
