@@ -11,7 +11,7 @@ import typer
 from google.protobuf import duration_pb2, json_format
 
 from cli import output
-from cli.announce import parse_format, parse_setting
+from cli.announce import parse_setting
 from cli.connection import control_plane, find_inference, list_all
 from cli.home import gateway_url
 from cli.inference_options import ERROR_POLICIES, FORMATS, GUARANTEES, MAX_WAIT_S, STARTS, chosen, set_source, source
@@ -107,7 +107,7 @@ def infer(  # noqa: PLR0913 - an option each
         start=chosen(STARTS, start, "--start") if start else None,
         on_error=chosen(ERROR_POLICIES, on_error, "--on-error"),
         batch=inference_pb2.BatchSettings(max_rows=max_rows),
-        input_format=parse_format(input_format) if input_format else None,
+        input_format=chosen(FORMATS, input_format.lower(), "--input-format") if input_format else None,
         input_config=dict(map(parse_setting, input_config or [])),
         output_format=chosen(FORMATS, output_format.lower(), "--output-format"),
         labels=inference_pb2.AnswerLabels(names=labels.split(",")) if labels else None,

@@ -106,7 +106,7 @@ def answer(
     stop: threading.Event,
 ) -> None:
     """Joins the group, and answers until stopped."""
-    group_id = inference_group(inference)
+    group_id, route = inference_group(inference), _route(clusters, inference)
     reader = GroupReader(
         clusters.input,
         group_id=group_id,
@@ -119,10 +119,10 @@ def answer(
     with (
         Watchdog(settings.stall_s) as watchdog,
         # Opening the writer first fences what an earlier process of this slot left open, before the group is joined.
-        _delivery(clusters, f"{group_id}-{settings.slot}", inference, reader) as delivery,
+        _delivery(clusters, f"{group_id}-{settings.slot}", inference, route, reader) as delivery,
     ):
         loop = Loop(
-            route=_route(clusters, inference),
+            route=route,
             reader=reader,
             codec=codec_for(inference.input_format, dict(inference.input_config)),
             models=models,
@@ -146,9 +146,10 @@ def answer(
             reader.leave()
 
 
-def _delivery(clusters: Clusters, transactional_id: str, inference: Inference, reader: GroupReader) -> Delivery:
-    output = rules_of(clusters.output, inference.output_topic)
-    dead_letters = rules_of(clusters.input, dead_letter_topic(inference.input_topic))
+def _delivery(
+    clusters: Clusters, transactional_id: str, inference: Inference, route: Route, reader: GroupReader
+) -> Delivery:
+    output, dead_letters = route.output.rules, route.dead_letters.rules
     if clusters.input != clusters.output:
         here, there = fitting(clusters.input, dead_letters), fitting(clusters.output, output)
         return AcrossClusters(here, there, inference.output_topic, reader)
@@ -172,7 +173,7 @@ def _route(clusters: Clusters, inference: Inference) -> Route:
 
 def _target(kafka: KafkaSettings, topic: str) -> Target:
     """The topic as it is; whoever created the inference created it."""
-    return Target(topic, len(partitions_of(kafka, topic)), needs_key=rules_of(kafka, topic).needs_key)
+    return Target(topic, len(partitions_of(kafka, topic)), rules_of(kafka, topic))
 
 
 def _exit_code(error: HeadraceError, status: Status) -> int:

@@ -42,6 +42,7 @@ from streams.codecs import Codec, Field
 from streams.delivery import SentRecord
 from streams.group import GroupReader
 from streams.kafka import Message, headers_of
+from streams.topic_rules import USUAL, TopicRules
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,7 @@ class Target:
 
     topic: str
     partitions: int
-    needs_key: bool = False
-    """It is compacted."""
+    rules: TopicRules = USUAL
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ class Loop:
             return
         fail_at("after_predict")
         batch, answers = answered
-        if self._route.output.needs_key:
+        if self._route.output.rules.needs_key:
             answers = _with_key(batch, answers, self._route.output.topic)
         if self._stops:
             self._settle_or_stop(*_still_ours(batch, answers))

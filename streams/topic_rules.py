@@ -23,13 +23,16 @@ class TopicRules:
     max_batch_bytes: int = MESSAGE_MAX_BYTES
 
 
+USUAL = TopicRules()
+
+
 def rules_of(kafka: KafkaSettings, topic: str) -> TopicRules:
-    """Raises NotFound (UNKNOWN_TOPIC), Unavailable. Who may not see the topic's configuration gets the defaults."""
+    """Raises NotFound (UNKNOWN_TOPIC), Unavailable. Who may not see the topic's configuration gets USUAL."""
     try:
         config = topic_config(kafka, topic)
     except PermissionDenied as error:
         log.info("the topic's configuration is not known", extra={"topic": topic, "cause": str(error)})
-        return TopicRules()
+        return USUAL
     limit = min(MESSAGE_MAX_BYTES, int(config["max.message.bytes"]))
     return TopicRules("compact" in config["cleanup.policy"], limit)
 

@@ -21,6 +21,7 @@ from inferencer.status import Status
 from streams.codecs import Field, codec_for
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings
+from streams.topic_rules import USUAL, TopicRules
 
 INPUT_CONFIG = {"data_type": "float32", "data_reshape": "2"}
 
@@ -84,7 +85,7 @@ def run_replica(
     on_error: int = inference_pb2.ERROR_POLICY_DEAD_LETTER,
     max_rows: int = 16,
     at_least_once: bool = False,
-    needs_key: bool = False,
+    rules: TopicRules = USUAL,
     max_wait_s: float = DEFAULT_MAX_WAIT_S,
     status: Status | None = None,
     models: Models | None = None,
@@ -107,7 +108,7 @@ def run_replica(
         loop = Loop(
             route=Route(
                 source,
-                Target(target, 4, needs_key),
+                Target(target, 4, rules),
                 Target(source + ".dead-letters", 1),
                 on_error,
                 max_rows,
@@ -122,10 +123,6 @@ def run_replica(
         with reader:
             loop.run(stop)
             reader.leave()
-
-
-def _route(source: str, output: Target, on_error: int, max_rows: int, max_wait_s: float) -> Route:
-    return Route(source, output, Target(source + ".dead-letters", 1), on_error, max_rows, max_wait_s)
 
 
 def question(partition: int, number: int) -> bytes:

@@ -25,7 +25,7 @@ from inferencer.status import Status
 from streams.follow import TopicFollower
 from streams.group import GroupReader
 from streams.kafka import KafkaSettings, Message, ensure_topics, headers_of, log_ends
-from streams.topic_rules import fitting, rules_of
+from streams.topic_rules import TopicRules, fitting, rules_of
 from streams.writer import BatchProducer
 from tests.inferencer.faults.oracle import committed_offsets
 from tests.inferencer.replica import Adder, AdderLoader, Fixed, question, run_replica
@@ -96,7 +96,7 @@ def expect_each_once(answers: list[Message], count: int) -> None:
 
 @contextmanager
 def replica_thread(
-    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | float | Status | Models | Fixed
+    kafka: KafkaSettings, topics: Topics, slot: int = 0, **options: bool | float | TopicRules | Status | Models | Fixed
 ) -> Iterator[list[HeadraceError]]:
     """A replica on a thread; gives what ended it."""
     stop, errors = threading.Event(), list[HeadraceError]()
@@ -259,13 +259,12 @@ def test_a_question_without_a_key_is_no_answer_for_a_compacted_topic(
 ) -> None:
     """Kafka refuses the whole batch that such an answer is in, each time that it comes."""
     source, target = topics[0], topic(partitions=PARTITIONS, cleanup_policy="compact")
-    rules = rules_of(kafka, target)
     send(kafka, source, 0, 5)
     with BatchProducer(kafka) as producer:
         producer.produce(source, None, question(1, 5), None, 1)
         producer.flush()
     send(kafka, source, 5, 10)
-    running = replica_thread(kafka, (source, target), needs_key=rules.needs_key)
+    running = replica_thread(kafka, (source, target), rules=rules_of(kafka, target))
     with running as errors, TopicFollower(kafka, target, {}) as follower:
         answers = read_until(follower, 40, 30)
     (letter,) = read_all(kafka, source + ".dead-letters")
