@@ -1,9 +1,11 @@
-"""What tests share: waiting for a condition, free ports, processes that heed Ctrl-C."""
+"""What tests share: waiting for a condition, threads for a block, free ports, processes that heed Ctrl-C."""
 
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -26,6 +28,19 @@ def eventually(condition: Callable[[], T], *, timeout_s: float = 10.0, every_s: 
         if time.monotonic() > deadline:
             raise problem or AssertionError(f"not within {timeout_s} s; the last value was {value!r}")
         time.sleep(every_s)
+
+
+@contextmanager
+def on_thread(run: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """While the block runs. `run` gets the event that is set at its end, and is waited for."""
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=[stop], name=name)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def free_port() -> int:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -10,6 +10,7 @@ import pytest
 
 from cli import main
 from headrace.v1 import deployment_manager_pb2_grpc, inference_pb2, predictions_pb2, predictions_pb2_grpc
+from tests.cli.serving import serving
 
 RAISED = 'Traceback:\n  File "model.py", line 3\r\nValueError: ' + "bad " * 250
 
@@ -29,13 +30,13 @@ class _Predictions(predictions_pb2_grpc.PredictionsServicer):
 
 @pytest.fixture
 def _served(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    server = grpc.server(ThreadPoolExecutor(2))
-    deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server(_Manager(), server)
-    predictions_pb2_grpc.add_PredictionsServicer_to_server(_Predictions(), server)
-    monkeypatch.setenv("HEADRACE_ADDRESS", f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    server.start()
-    yield
-    server.stop(0).wait()
+    predictions = partial(predictions_pb2_grpc.add_PredictionsServicer_to_server, _Predictions())
+    with serving(
+        monkeypatch,
+        partial(deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server, _Manager()),
+        predictions,
+    ):
+        yield
 
 
 @pytest.mark.usefixtures("_served")

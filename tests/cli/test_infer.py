@@ -1,7 +1,7 @@
 """`headrace infer`: what it asks of the control plane."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -10,6 +10,7 @@ from google.protobuf.json_format import ParseDict
 
 from cli import main
 from headrace.v1 import deployment_manager_pb2_grpc, inference_pb2
+from tests.cli.serving import serving
 
 
 class _Manager(deployment_manager_pb2_grpc.DeploymentManagerServicer):
@@ -24,12 +25,9 @@ class _Manager(deployment_manager_pb2_grpc.DeploymentManagerServicer):
 
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Manager]:
-    served, server = _Manager(), grpc.server(ThreadPoolExecutor(2))
-    deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server(served, server)
-    monkeypatch.setenv("HEADRACE_ADDRESS", f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    server.start()
-    yield served
-    server.stop(0).wait()
+    served = _Manager()
+    with serving(monkeypatch, partial(deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server, served)):
+        yield served
 
 
 @pytest.mark.parametrize(

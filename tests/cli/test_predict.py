@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cli import main
 from headrace.v1 import deployment_manager_pb2_grpc, inference_pb2
 from headrace.v1.stream_pb2 import DATA_FORMAT_RAW
 from streams.kafka import KafkaSettings, Message
+from tests.cli.serving import serving
 from tests.sinks.test_inference import answering
 
 Topic = Callable[..., str]
@@ -32,22 +33,21 @@ class _Manager(deployment_manager_pb2_grpc.DeploymentManagerServicer):
 @pytest.fixture
 def manager(kafka: KafkaSettings, topic: Topic, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Manager]:
     """Of an inference that answers two numbers with their order: 0 where the first is the larger one."""
-    served, server = _Manager(), grpc.server(ThreadPoolExecutor(2))
+    served = _Manager()
     served.inference = inference_pb2.Inference(
         id=3, input_topic=topic(), output_topic=topic(), input_format=DATA_FORMAT_RAW, input_config=RAW
     )
-    deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server(served, server)
-    monkeypatch.setenv("HEADRACE_ADDRESS", f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    server.start()
 
     def order(question: Message) -> list[tuple[str, bytes]]:
         values = np.frombuffer(question.value() or b"", np.float32).tolist()
         answer = json.dumps({"values": values}).encode() if values[0] >= 0 else b"!"
         return [(served.inference.output_topic, answer)]
 
-    with answering(kafka, served.inference.input_topic, order):
+    with (
+        serving(monkeypatch, partial(deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server, served)),
+        answering(kafka, served.inference.input_topic, order),
+    ):
         yield served
-    server.stop(0).wait()
 
 
 def predicted(kafka: KafkaSettings, capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -1,7 +1,7 @@
 """`headrace train …` against a server of the API: what its options ask for."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,6 +17,7 @@ from headrace.v1 import (
     model_registry_pb2,
     model_registry_pb2_grpc,
 )
+from tests.cli.serving import serving
 
 KERAS, TORCH = 1, 2
 
@@ -48,13 +49,12 @@ class _Manager(deployment_manager_pb2_grpc.DeploymentManagerServicer):
 
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Manager]:
-    served, server = _Manager(), grpc.server(ThreadPoolExecutor(2))
-    deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server(served, server)
-    model_registry_pb2_grpc.add_ModelRegistryServicer_to_server(_Registry(), server)
-    monkeypatch.setenv("HEADRACE_ADDRESS", f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    server.start()
-    yield served
-    server.stop(0).wait()
+    served = _Manager()
+    registry = partial(model_registry_pb2_grpc.add_ModelRegistryServicer_to_server, _Registry())
+    with serving(
+        monkeypatch, partial(deployment_manager_pb2_grpc.add_DeploymentManagerServicer_to_server, served), registry
+    ):
+        yield served
 
 
 @pytest.mark.parametrize(

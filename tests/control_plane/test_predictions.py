@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,7 @@ from streams.writer import BatchProducer, StreamProducer
 from tests.control_plane.conftest import Plane, StartPlane
 from tests.inferencer.replica import INPUT_CONFIG, Fixed, adder, run_replica
 from tests.streams.log import delete_topic, write_with_raw_header
-from tests.support import eventually
+from tests.support import eventually, on_thread
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CONFIG = {"data_type": "float32", "data_reshape": "2 2"}
@@ -296,14 +296,20 @@ async def test_watchers_see_answers_and_the_inference(
     assert rest[-1].inference.state == inference_pb2.INFERENCE_STATE_STOPPED
 
 
+async def a_watch(plane: Plane, inference: inference_pb2.Inference) -> AsyncIterator[api.PredictionEvent]:
+    """That follows the output already."""
+    watching = aiter(plane.predictions.WatchPredictions(api.WatchPredictionsRequest(inference_id=inference.id)))
+    for _ in range(2):
+        await anext(watching)
+    return watching  # type: ignore[no-any-return]
+
+
 async def test_a_flood_of_answers_is_sampled(
     start_plane: StartPlane, kafka: KafkaSettings, topics: tuple[str, str]
 ) -> None:
     plane = await start_plane(kafka=kafka.bootstrap_servers)
     inference = await an_inference(plane, topics)
-    watching = aiter(plane.predictions.WatchPredictions(api.WatchPredictionsRequest(inference_id=inference.id)))
-    for _ in range(2):
-        await anext(watching)
+    watching = await a_watch(plane, inference)
     with StreamProducer(kafka, topics[1]) as producer:
         for _ in range(5000):
             producer.send(0, None, b'{"values": [1]}')
@@ -373,9 +379,7 @@ async def test_records_of_strangers_end_neither_a_watch_nor_the_answers_to_quest
 ) -> None:
     plane = await start_plane(kafka=kafka.bootstrap_servers)
     inference = await an_inference(plane, topics)
-    watching = aiter(plane.predictions.WatchPredictions(api.WatchPredictionsRequest(inference_id=inference.id)))
-    for _ in range(2):
-        await anext(watching)
+    watching = await a_watch(plane, inference)
     for name in (topics[1], f"{topics[0]}.dead-letters"):
         write_with_raw_header(kafka, name, b'{"values": [1]}', b"no \xff text")
     with BatchProducer(kafka) as producer:
@@ -419,18 +423,10 @@ async def test_a_question_is_answered_by_the_inference_that_is_asked(
     assert [letter["headrace-model"] for letter in letters if "headrace-request" in letter] == [b"adder/0"]
 
 
-@contextmanager
-def adding(kafka: KafkaSettings, topics: tuple[str, str], group_id: str, version: int) -> Iterator[None]:
+def adding(kafka: KafkaSettings, topics: tuple[str, str], group_id: str, version: int) -> AbstractContextManager[None]:
     """A replica on a thread."""
-    stop = threading.Event()
-    run = partial(run_replica, kafka, *topics, 0, stop, group_id=group_id, models=Fixed(adder(version)))
-    thread = threading.Thread(target=run, name=group_id)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    run = partial(run_replica, kafka, *topics, 0, group_id=group_id, models=Fixed(adder(version)))
+    return on_thread(run, group_id)
 
 
 async def test_who_follows_a_topic_that_is_deleted_hears_it_and_the_next_one_follows_anew(

@@ -19,7 +19,7 @@ from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, ensure_topics, headers_of
 from streams.writer import BatchProducer
 from tests.e2e.conftest import Platform
-from tests.support import eventually
+from tests.support import eventually, on_thread
 
 KERAS = """
 model = keras.Sequential([keras.Input((2,)), layers.Dense(2, activation="softmax")])
@@ -89,14 +89,8 @@ class Flow:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Until the end of the block; then every question is answered."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._send, args=[stop], name="questions")
-        thread.start()
-        try:
+        with on_thread(self._send, "questions"):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def _send(self, stop: threading.Event) -> None:
         with BatchProducer(self.kafka) as producer:

@@ -15,7 +15,7 @@ from streams.follow import TopicFollower
 from streams.kafka import KafkaSettings, Message
 from streams.writer import TransactionalWriter
 from tests.streams.log import flush
-from tests.support import eventually
+from tests.support import eventually, on_thread
 
 Topic = Callable[..., str]
 Replies = Callable[[Message], list[tuple[str, bytes]]]
@@ -24,10 +24,9 @@ Replies = Callable[[Message], list[tuple[str, bytes]]]
 @contextmanager
 def answering(kafka: KafkaSettings, topic: str, answer: Replies) -> Iterator[None]:
     """Answers every question of the topic, until the block ends, with what `answer` says: (topic, value) pairs."""
-    stop = threading.Event()
     producer = kafka.producer({"linger.ms": 0})
 
-    def run() -> None:
+    def run(stop: threading.Event) -> None:
         with TopicFollower(kafka, topic, {}) as questions:
             while not stop.is_set():
                 for question in questions.read(0.05):
@@ -39,13 +38,8 @@ def answering(kafka: KafkaSettings, topic: str, answer: Replies) -> Iterator[Non
                         producer.produce(output_topic, value, headers=headers)
                 producer.flush(5)
 
-    thread = threading.Thread(target=run, name="answering")
-    thread.start()
-    try:
+    with on_thread(run, "answering"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def doubled(topic: str) -> Replies:
